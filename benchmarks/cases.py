@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is timed: seven ops, the sizes, the data they run on, and the check of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import lowbit
+import lowbit.reference
+import numpy as np
+import tensorflow as tf
+
+BIT, MAX_VALUE = 2, 2.0
+TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7
+TTQ_SCALES = {"positive": 0.75, "negative": 0.5}
+
+
+class Size(NamedTuple):
+    """A tensor's shape and dtype, under the name that `--sizes` takes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: tf.DType = tf.float32
+
+    @property
+    def elements(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+
+SIZES = (
+    Size("2K", (1, 1, 32, 64)),
+    Size("37K", (3, 3, 64, 64)),
+    Size("2.4M", (3, 3, 512, 512)),
+    Size("51M", (64, 112, 112, 64)),
+    Size("51M-half", (64, 112, 112, 64), tf.half),
+)
+
+
+class Inputs(NamedTuple):
+    """The tensors that the ops take: x or the weights, dL/dy, and TTQ's two scalars."""
+
+    x: tf.Tensor
+    dy: tf.Tensor
+    positive: tf.Tensor
+    negative: tf.Tensor
+
+    @classmethod
+    def draw(cls, size: Size) -> Inputs:
+        """Returns normally distributed inputs of that size, the same ones every time.
+
+        Tensors hold odd multiples of 1/256, exact in half as well: none lies on a tie or near a
+        threshold, where float32 and float64 may rightly disagree, so every element can be checked.
+        """
+        generator = np.random.default_rng(0)
+
+        def tensor() -> tf.Tensor:
+            normal = generator.standard_normal(size.shape, np.float32)
+            return tf.cast((2 * tf.floor(128 * normal) + 1) / 256, size.dtype)
+
+        return cls(tensor(), tensor(), *(tf.constant(s, size.dtype) for s in TTQ_SCALES.values()))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op, forward or gradient.
+
+    Attributes:
+        name: What `--ops` takes and the table shows.
+        streams: How many reads and writes of a whole tensor the op cannot do without.
+        quantizer: Makes the quantizer from lowbit or lowbit.reference and a dtype.
+        op: Calls the lowbit op.
+        gradient: Whether `op` is the gradient of `quantizer`.
+    """
+
+    name: str
+    streams: int
+    quantizer: Callable[[ModuleType, tf.DType], Any]
+    op: Callable[[Inputs], Any]
+    gradient: bool = False
+
+    def moved_bytes(self, size: Size) -> int:
+        """Returns the bytes that the op reads and writes at least."""
+        return self.streams * size.dtype.size * size.elements
+
+    def graph(self, module: ModuleType, dtype: tf.DType) -> Callable[[tf.Tensor, tf.Tensor], Any]:
+        """Returns the quantizer of `module`, or its gradient, as a function of x and dy."""
+        quantizer = self.quantizer(module, dtype)
+        scales = [getattr(quantizer, name) for name in TTQ_SCALES if hasattr(quantizer, name)]
+
+        def forward(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+            return quantizer(x)
+
+        def gradient(x: tf.Tensor, dy: tf.Tensor) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = quantizer(x)
+            return tape.gradient(y, [x, *scales], output_gradients=dy)
+
+        return gradient if self.gradient else forward
+
+
+def _linear(module: ModuleType, dtype: tf.DType) -> Any:
+    return module.linear_mid_tread_half_quantizer(BIT, MAX_VALUE, dtype=dtype)
+
+
+def _ttq(module: ModuleType, dtype: tf.DType) -> Any:
+    quantizer = module.ttq_weight_quantizer(TTQ_THRESHOLD, dtype)
+    quantizer(tf.zeros([1], dtype))  # Makes the variables, which a second tf.function cannot.
+    for name, value in TTQ_SCALES.items():
+        getattr(quantizer, name).assign(value)
+    return quantizer
+
+
+CASES = (
+    Case(
+        "linear",
+        2,
+        _linear,
+        lambda i: lowbit.ops.linear_mid_tread_half_quantizer(i.x, BIT, MAX_VALUE),
+    ),
+    Case(
+        "linear gradient",
+        3,
+        _linear,
+        lambda i: lowbit.ops.linear_mid_tread_half_quantizer_grad(i.dy, i.x, MAX_VALUE),
+        gradient=True,
+    ),
+    Case(
+        "binary",
+        3,
+        lambda module, dtype: module.binary_mean_scaling_quantizer(dtype=dtype),
+        lambda i: lowbit.ops.binary_mean_scaling_quantizer(i.x),
+    ),
+    Case(
+        "channel-wise",
+        3,
+        lambda module, dtype: module.binary_channel_wise_mean_scaling_quantizer(dtype=dtype),
+        lambda i: lowbit.ops.binary_channel_wise_mean_scaling_quantizer(i.x),
+    ),
+    Case(
+        "TWN",
+        4,
+        lambda module, dtype: module.twn_weight_quantizer(TWN_THRESHOLD, dtype),
+        lambda i: lowbit.ops.twn_weight_quantizer(i.x, TWN_THRESHOLD),
+    ),
+    Case(
+        "TTQ",
+        3,
+        _ttq,
+        lambda i: lowbit.ops.ttq_weight_quantizer(i.x, i.positive, i.negative, TTQ_THRESHOLD),
+    ),
+    Case(
+        "TTQ gradient",
+        4,
+        _ttq,
+        lambda i: lowbit.ops.ttq_weight_quantizer_grad(
+            i.dy, i.x, i.positive, i.negative, TTQ_THRESHOLD
+        ),
+        gradient=True,
+    ),
+)
+
+
+def expected(case: Case, inputs: Inputs) -> list[tf.Tensor]:
+    """Returns the results of the stock ops in float64."""
+    graph = case.graph(lowbit.reference, tf.float64)
+    dy = tf.cast(inputs.dy, tf.float64) if case.gradient else inputs.dy
+    return tf.nest.flatten(graph(tf.cast(inputs.x, tf.float64), dy))
+
+
+def mistake(got: Any, want: list[tf.Tensor], tolerance: float | None = None) -> str | None:
+    """Returns what is wrong with the results `got`, or None where every element is right.
+
+    Args:
+        got: Results in the dtype of the inputs.
+        want: The same in float64.
+        tolerance: Relative; by default two units in the last place of the dtype.
+    """
+    for index, (result, exact) in enumerate(zip(tf.nest.flatten(got), want, strict=True)):
+        bound = tolerance or 2 * float(np.finfo(result.dtype.as_numpy_dtype).eps)
+        wrong = ~(tf.abs(tf.cast(result, tf.float64) - exact) <= bound * tf.abs(exact))
+        if tf.reduce_any(wrong):
+            first = int(tf.argmax(tf.reshape(wrong, [-1])))
+            return (
+                f"{tf.math.count_nonzero(wrong)} of {tf.size(wrong)} elements of output {index}, "
+                f"the first at {first}: must be {tf.reshape(exact, [-1])[first]:.9g}, "
+                f"got {tf.reshape(result, [-1])[first]:.9g}"
+            )
+    return None

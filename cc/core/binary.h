@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Binary quantizers of weights: y = s * sign(x), sign(0) = +1.
+//
+//   s = mean|x| over the tensor (DoReFa-Net, arXiv:1606.06160), or
+//   s = mean|x| over the channel (XNOR-Net, arXiv:1603.05279)
+#ifndef LOWBIT_CORE_BINARY_H_
+#define LOWBIT_CORE_BINARY_H_
+
+#include "core/math.h"
+#include "core/reduction.h"
+
+namespace lowbit {
+
+template <typename V>
+struct BinaryStats {
+  V scale;
+};
+
+template <typename Value>
+struct BinaryScale {
+  using C = Value;
+  static constexpr int kTerms = 1;
+  static constexpr Join kJoin[] = {Join::kSum};
+
+  template <class S, class V>
+  LOWBIT_HD Terms<V, kTerms> operator()(const S&, V x) const {
+    return {{Abs(x)}};
+  }
+
+  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t count, BinaryStats<C>& s) const {
+    s.scale = static_cast<C>(total.term[0] / static_cast<double>(count));
+  }
+};
+
+template <typename C>
+struct SignTimesScale {
+  template <class S, class V>
+  LOWBIT_HD V operator()(const S& s, V x) const {
+    return Select(x >= V(0), V(s.scale), -V(s.scale));
+  }
+};
+
+template <typename T>
+struct BinaryMeanScaling {
+  using C = Compute<T>;
+  using Stats = BinaryStats<C>;
+
+  const T* x;
+  T* y;
+  Layout layout;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev, Stats* s) const {
+    dev.Reduce(BinaryScale<C>{}, s, layout, x);
+    dev.Map(SignTimesScale<C>{}, s, layout, y, x);
+  }
+};
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CORE_BINARY_H_

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vocabulary of the formulas, for scalars. cpu/pack.h adds overloads of the same names for a
+// SIMD register; any other V (an HLO value) needs no more than these.
+#ifndef LOWBIT_CORE_MATH_H_
+#define LOWBIT_CORE_MATH_H_
+
+#include "core/types.h"
+
+namespace lowbit {
+
+LOWBIT_HD float Abs(float x) { return __builtin_fabsf(x); }
+LOWBIT_HD double Abs(double x) { return __builtin_fabs(x); }
+
+// Nearest integer, halves up. For x >= 0, where it equals HLO's round-nearest-afz.
+LOWBIT_HD float RoundHalfUp(float x) { return __builtin_roundf(x); }
+LOWBIT_HD double RoundHalfUp(double x) { return __builtin_round(x); }
+
+template <typename V>
+LOWBIT_HD V Select(bool mask, V yes, V no) {
+  return mask ? yes : no;
+}
+
+template <typename V>
+LOWBIT_HD auto IsNan(V x) {
+  return x != x;
+}
+
+// The larger of two; NaN if either is.
+template <typename V>
+LOWBIT_HD V Max(V a, V b) {
+  return Select(IsNan(a), a, Select(a > b, a, b));
+}
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CORE_MATH_H_

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Linear mid-tread half quantizer of activations (DoReFa-Net, arXiv:1606.06160; HWGQ,
+// arXiv:1702.00953), for n = 2^bit - 1 levels above zero:
+//
+//   x' = clip(x, 0, max_value)
+//   y  = x' for bit = 32, else round(x' * n / max_value) * max_value / n, halves up
+//   dx = dy where 0 < x < max_value, else 0
+#ifndef LOWBIT_CORE_MID_TREAD_H_
+#define LOWBIT_CORE_MID_TREAD_H_
+
+#include "core/math.h"
+
+namespace lowbit {
+
+// -0 becomes +0, and NaN stays NaN.
+template <typename C>
+struct Clip {
+  C max_value;
+
+  template <class S, class V>
+  LOWBIT_HD V operator()(const S&, V x) const {
+    const V max(max_value);
+    return Select(x <= V(0), V(0), Select(x > max, max, x));
+  }
+};
+
+// Multiplies by two rounded constants, where the paper divides: XLA rewrites a division by a
+// constant and contracts a multiply-add, which moves values near a tie by a whole level.
+template <typename C>
+struct MidTread {
+  Clip<C> clip;
+  C levels;           // n
+  C levels_per_unit;  // n / max_value
+  C step;             // max_value / n
+
+  LOWBIT_HD static MidTread Of(int bit, C max_value) {
+    const double n = static_cast<double>((int64_t{1} << bit) - 1);
+    const double largest = std::is_same_v<C, double> ? 0x1.fffffffffffffp1023 : 0x1.fffffep127;
+    const double per_unit = n / max_value;
+    return {{max_value},
+            static_cast<C>(n),
+            static_cast<C>(per_unit < largest ? per_unit : largest),
+            static_cast<C>(max_value / n)};
+  }
+
+  template <class S, class V>
+  LOWBIT_HD V operator()(const S& s, V x) const {
+    const V level = RoundHalfUp(clip(s, x) * V(levels_per_unit));
+    // The select makes y(max_value) exactly max_value.
+    return Select(level >= V(levels), V(clip.max_value), level * V(step));
+  }
+};
+
+template <typename C>
+struct MidTreadSlope {
+  C max_value;
+
+  template <class S, class V>
+  LOWBIT_HD V operator()(const S&, V dy, V x) const {
+    return Select(x > V(0), Select(x < V(max_value), dy, V(0)), Select(IsNan(x), x, V(0)));
+  }
+};
+
+template <typename T>
+struct LinearMidTreadHalf {
+  using C = Compute<T>;
+  using Stats = NoStats<C>;
+  static constexpr int kFullPrecision = 32;
+
+  const T* x;
+  T* y;
+  Layout layout;
+  int bit;
+  C max_value;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev, Stats* s) const {
+    if (bit == kFullPrecision) {
+      dev.Map(Clip<C>{max_value}, s, layout, y, x);
+    } else {
+      dev.Map(MidTread<C>::Of(bit, max_value), s, layout, y, x);
+    }
+  }
+};
+
+template <typename T>
+struct LinearMidTreadHalfGrad {
+  using C = Compute<T>;
+  using Stats = NoStats<C>;
+
+  const T* dy;
+  const T* x;
+  T* dx;
+  Layout layout;
+  C max_value;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev, Stats* s) const {
+    dev.Map(MidTreadSlope<C>{max_value}, s, layout, dx, dy, x);
+  }
+};
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CORE_MID_TREAD_H_

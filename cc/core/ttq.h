@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Trained Ternary Quantization (arXiv:1612.01064), with two trained scales:
+//
+//   t = threshold * max|w|,  P = {w > t},  N = {w < -t}
+//   y  = +positive on P,       -negative on N,       0 elsewhere
+//   dw = dy * positive on P,   dy * negative on N,   dy elsewhere
+//   d(positive) = sum of dy over P
+//   d(negative) = -sum of dy over N, or +sum of dy over N as equation 7 of the paper reads
+#ifndef LOWBIT_CORE_TTQ_H_
+#define LOWBIT_CORE_TTQ_H_
+
+#include "core/float16.h"
+#include "core/reduction.h"
+#include "core/ternary.h"
+
+namespace lowbit {
+
+// Takes the trained scales from the tensors that hold them, and makes them NaN where a weight is.
+template <typename T>
+struct TtqThreshold {
+  using C = Compute<T>;
+  static constexpr int kTerms = 1;
+  static constexpr Join kJoin[] = {Join::kMax};
+
+  double factor;
+  const T* positive;
+  const T* negative;
+
+  template <class S, class V>
+  LOWBIT_HD Terms<V, kTerms> operator()(const S&, V w) const {
+    return {{Abs(w)}};
+  }
+
+  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t, TernaryStats<C>& s) const {
+    s.threshold = Threshold<C>(factor, total.term[0]);
+    s.positive = IsNan(s.threshold) ? s.threshold : Widen(*positive);
+    s.negative = IsNan(s.threshold) ? s.threshold : Widen(*negative);
+  }
+};
+
+template <typename T>
+struct Ttq {
+  using C = Compute<T>;
+  using Stats = TernaryStats<C>;
+
+  const T* w;
+  const T* positive;
+  const T* negative;
+  T* y;
+  Layout layout;
+  double threshold;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev, Stats* s) const {
+    dev.Reduce(TtqThreshold<T>{threshold, positive, negative}, s, layout, w);
+    dev.Map(Ternary<C>{}, s, layout, y, w);
+  }
+};
+
+template <typename C>
+struct TtqWeightGradient {
+  template <class S, class V>
+  LOWBIT_HD V operator()(const S& s, V dy, V w) const {
+    return SelectTernary(V(s.threshold), w, dy, dy * V(s.positive), dy * V(s.negative));
+  }
+};
+
+enum class NegativeGradient { kExact, kPaper };
+
+template <typename T>
+struct TtqScaleGradients {
+  using C = Compute<T>;
+  static constexpr int kTerms = 2;
+  static constexpr Join kJoin[] = {Join::kSum, Join::kSum};
+
+  T* dpositive;
+  T* dnegative;
+  NegativeGradient kind;
+
+  template <class S, class V>
+  LOWBIT_HD Terms<V, kTerms> operator()(const S& s, V dy, V w) const {
+    const V t(s.threshold);
+    return {{SelectTernary(t, w, V(0), dy, V(0)), SelectTernary(t, w, V(0), V(0), dy)}};
+  }
+
+  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t, TernaryStats<C>& s) const {
+    const bool exact = kind == NegativeGradient::kExact;
+    const C on_positive = static_cast<C>(total.term[0]);
+    const C on_negative = static_cast<C>(exact ? 0 - total.term[1] : total.term[1]);
+    *dpositive = Narrow<T>(IsNan(s.threshold) ? s.threshold : on_positive);
+    *dnegative = Narrow<T>(IsNan(s.threshold) ? s.threshold : on_negative);
+  }
+};
+
+template <typename T>
+struct TtqGrad {
+  using C = Compute<T>;
+  using Stats = TernaryStats<C>;
+
+  const T* dy;
+  const T* w;
+  const T* positive;
+  const T* negative;
+  T* dw;
+  T* dpositive;
+  T* dnegative;
+  Layout layout;
+  double threshold;
+  NegativeGradient kind;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev, Stats* s) const {
+    dev.Reduce(TtqThreshold<T>{threshold, positive, negative}, s, layout, w);
+    dev.MapReduce(TtqWeightGradient<C>{}, TtqScaleGradients<T>{dpositive, dnegative, kind}, s,
+                  layout, dw, dy, w);
+  }
+};
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CORE_TTQ_H_

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ternary Weight Networks (arXiv:1605.04711):
+//
+//   t = threshold * mean|w|,  s = mean of |w| where |w| > t (0 where there is none)
+//   y = +s where w > t,  -s where w < -t,  0 elsewhere
+#ifndef LOWBIT_CORE_TWN_H_
+#define LOWBIT_CORE_TWN_H_
+
+#include "core/reduction.h"
+#include "core/ternary.h"
+
+namespace lowbit {
+
+template <typename Value>
+struct TwnThreshold {
+  using C = Value;
+  static constexpr int kTerms = 1;
+  static constexpr Join kJoin[] = {Join::kSum};
+
+  double factor;
+
+  template <class S, class V>
+  LOWBIT_HD Terms<V, kTerms> operator()(const S&, V w) const {
+    return {{Abs(w)}};
+  }
+
+  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t count, TernaryStats<C>& s) const {
+    s.threshold = Threshold<C>(factor, total.term[0] / static_cast<double>(count));
+  }
+};
+
+template <typename Value>
+struct TwnScale {
+  using C = Value;
+  static constexpr int kTerms = 2;
+  static constexpr Join kJoin[] = {Join::kSum, Join::kCount};
+
+  template <class S, class V>
+  LOWBIT_HD Terms<V, kTerms> operator()(const S& s, V w) const {
+    const auto dead = Abs(w) <= V(s.threshold);
+    return {{Select(dead, V(0), Abs(w)), Select(dead, V(0), V(1))}};
+  }
+
+  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t, TernaryStats<C>& s) const {
+    const double mean = total.term[1] > 0 ? total.term[0] / total.term[1] : 0;
+    s.positive = s.negative = static_cast<C>(mean);
+  }
+};
+
+template <typename T>
+struct Twn {
+  using C = Compute<T>;
+  using Stats = TernaryStats<C>;
+
+  const T* w;
+  T* y;
+  Layout layout;
+  double threshold;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev, Stats* s) const {
+    dev.Reduce(TwnThreshold<C>{threshold}, s, layout, w);
+    dev.Reduce(TwnScale<C>{}, s, layout, w);
+    dev.Map(Ternary<C>{}, s, layout, y, w);
+  }
+};
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CORE_TWN_H_

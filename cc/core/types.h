@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Storage types, the compute type of each, and the shape of a tensor as the kernels see it.
+#ifndef LOWBIT_CORE_TYPES_H_
+#define LOWBIT_CORE_TYPES_H_
+
+#include <cstdint>
+#include <type_traits>
+
+// For everything that a formula may call. Forced inline, so that no copy compiled for one
+// instruction set is ever picked by the linker for another.
+#ifdef __CUDACC__
+#define LOWBIT_HD __host__ __device__ __forceinline__
+#else
+#define LOWBIT_HD inline __attribute__((always_inline))
+#endif
+
+namespace lowbit {
+
+// 16-bit storage. Arithmetic happens in Compute<T>, never in 16 bits.
+struct Half {
+  uint16_t bits;
+};
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+template <typename T>
+using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// A dense row-major tensor, folded around its channel axis: [outer, channels, inner]. A quantizer
+// with one statistic for the whole tensor has a single channel.
+struct Layout {
+  int64_t outer = 1;
+  int64_t channels = 1;
+  int64_t inner = 0;
+
+  LOWBIT_HD int64_t size() const { return outer * channels * inner; }
+  LOWBIT_HD int64_t per_channel() const { return outer * inner; }
+  LOWBIT_HD static Layout Whole(int64_t size) { return {1, 1, size}; }
+};
+
+// The statistics of a formula that needs none.
+template <typename V>
+struct NoStats {};
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CORE_TYPES_H_

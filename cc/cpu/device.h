@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU's verbs for the recipes of core/: Map, Reduce, and MapReduce, which does both in one pass.
+// Included by kernels.cc alone, once per instruction set.
+#ifndef LOWBIT_CPU_DEVICE_H_
+#define LOWBIT_CPU_DEVICE_H_
+
+#include <cfenv>
+
+#include "cpu/host.h"
+#include "cpu/lanes.h"
+#include "cpu/pack.h"
+#include "cpu/plan.h"
+
+namespace lowbit::LOWBIT_ISA {
+
+// Below this many elements a task switch costs more than it saves: measured on two cores, the break
+// even of the cheapest formula lies between 48 K and 96 K elements.
+constexpr int64_t kSerialElements = 65536;
+
+// IEEE arithmetic for the time of a task: TensorFlow's threads flush subnormals to zero, which would
+// give -1e-40 the sign of +0.
+class FloatEnvironment {
+ public:
+  FloatEnvironment() {
+    std::fegetenv(&saved_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~FloatEnvironment() { std::fesetenv(&saved_); }
+
+ private:
+  std::fenv_t saved_;
+};
+
+template <class S>
+constexpr int kFieldsOf = 0;
+template <template <class> class S, typename C>
+constexpr int kFieldsOf<S<C>> = std::is_empty_v<S<C>> ? 0 : sizeof(S<C>) / sizeof(C);
+
+// The statistics that apply to the lanes of a piece. One channel: the same for all.
+template <template <class> class S, typename C>
+class UniformStats {
+ public:
+  UniformStats(const S<C>* stats, const Piece& piece) {
+    constexpr int kFields = kFieldsOf<S<C>>;
+    if constexpr (kFields > 0) {
+      C field[kFields];
+      __builtin_memcpy(field, stats + piece.channel, sizeof field);
+      Pack<C> lanes[kFields];
+      for (int k = 0; k < kFields; ++k) lanes[k] = Pack<C>(field[k]);
+      __builtin_memcpy(&lanes_, lanes, sizeof lanes);
+    }
+  }
+  LOWBIT_HD const S<Pack<C>>& At(int64_t) const { return lanes_; }
+
+ private:
+  S<Pack<C>> lanes_;
+};
+
+// Channels side by side: each lane has its own.
+template <template <class> class S, typename C>
+class LaneStats {
+ public:
+  LaneStats(const S<C>* stats, const Piece& piece) {
+    int64_t lane = 0;
+    for (int64_t copy = 0; copy < piece.copies; ++copy) {
+      for (int64_t c = 0; c < piece.channels; ++c) {
+        C field[kFields];
+        __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
+        for (int64_t i = 0; i < piece.inner; ++i, ++lane) {
+          for (int k = 0; k < kFields; ++k) lane_[k][lane] = field[k];
+        }
+      }
+    }
+  }
+  LOWBIT_HD S<Pack<C>> At(int64_t lane) const {
+    Pack<C> lanes[kFields];
+    for (int k = 0; k < kFields; ++k) lanes[k] = Load(lane_[k] + lane);
+    S<Pack<C>> stats;
+    __builtin_memcpy(&stats, lanes, sizeof stats);
+    return stats;
+  }
+
+ private:
+  static constexpr int kFields = kFieldsOf<S<C>>;
+  C lane_[kFields][kMaxWidth + Pack<C>::kLanes] = {};
+};
+
+class Device {
+ public:
+  Device(const Host& host, int64_t stream_bytes) : host_(host), stream_bytes_(stream_bytes) {}
+
+  // Whether there was memory enough.
+  bool ok() const { return ok_; }
+
+  void* Allocate(size_t bytes) {
+    void* memory = host_.allocate(host_.context, bytes);
+    ok_ = ok_ && memory != nullptr;
+    return memory;
+  }
+
+  // y = f(stats, x...)
+  template <class F, template <class> class S, typename C, typename T, class... In>
+  void Map(const F& f, const S<C>* stats, const Layout& layout, T* y, const In*... x) {
+    const Plan plan(layout);
+    const bool streams = Streams(plan, y, x...);
+    ForTasks(plan, [&](const Piece& piece) {
+      WithStats(piece, stats, [&](const auto& lanes) {
+        WithStream<C>(streams, piece, y, [&](auto stream) {
+          MapPiece<stream>(f, lanes, piece, y, x...);
+        });
+      });
+    });
+  }
+
+  // r.Finish(joined r(stats, x...), count, stats) for each channel
+  template <class R, template <class> class S, typename C, class... In>
+  void Reduce(const R& r, S<C>* stats, const Layout& layout, const In*... x) {
+    MapReduce(nullptr, r, stats, layout, static_cast<void*>(nullptr), x...);
+  }
+
+  // Both, reading x once. The map sees the statistics as they were before.
+  template <class F, class R, template <class> class S, typename C, typename T, class... In>
+  void MapReduce(const F& f, const R& r, S<C>* stats, const Layout& layout, T* y, const In*... x) {
+    const Plan plan(layout);
+    double few[kFewTotals];
+    const int64_t totals = plan.parts() * plan.channels() * R::kTerms;
+    double* part = few;
+    if (totals > kFewTotals) part = static_cast<double*>(Allocate(totals * sizeof(double)));
+    if (!ok_) return;
+    const bool streams = Streams(plan, y, x...);
+    ForTasks(plan, [&](const Piece& piece) {
+      double* total = part + piece.part * R::kTerms * plan.channels() + piece.channel;
+      WithStats(piece, stats, [&](const auto& lanes) {
+        WithStream<C>(streams, piece, y, [&](auto stream) {
+          ReducePiece<stream>(f, r, lanes, piece, total, plan.channels(), y, x...);
+        });
+      });
+    });
+    FinishChannels(r, plan, part, layout.per_channel(), stats);
+    reverse_ = !reverse_;
+  }
+
+ private:
+  static constexpr int64_t kFewTotals = 64;
+
+  template <class Body>
+  void ForTasks(const Plan& plan, Body body) {
+    struct Closure {
+      const Plan& plan;
+      Body& body;
+      bool reverse;
+
+      static void Call(void* self, int64_t first, int64_t last) {
+        const Closure& c = *static_cast<Closure*>(self);
+        const FloatEnvironment ieee;
+        for (int64_t task = first; task < last; ++task) {
+          c.body(c.plan.At(c.reverse ? c.plan.tasks() - 1 - task : task));
+        }
+        StreamFence();
+      }
+    } closure{plan, body, reverse_};
+    if (!ok_ || plan.tasks() == 0) return;
+    if (plan.tasks() == 1 || plan.size() <= kSerialElements) {
+      Closure::Call(&closure, 0, plan.tasks());
+    } else {
+      const int64_t cost = plan.size() / plan.tasks();  // about a cycle an element
+      host_.parallel(host_.context, plan.tasks(), cost, {&closure, &Closure::Call});
+    }
+  }
+
+  template <template <class> class S, typename C, class Body>
+  static void WithStats(const Piece& piece, const S<C>* stats, Body body) {
+    if constexpr (kFieldsOf<S<C>> > 0) {
+      if (piece.channels > 1) return body(LaneStats<S, C>(stats, piece));
+    }
+    body(UniformStats<S, C>(stats, piece));
+  }
+
+  // Streamed stores pay where the output outgrows the cache and nobody reads it there: 1.5x on a
+  // tensor of 51 M floats. In place they cost, since the line is in the cache already.
+  template <typename T, class... In>
+  bool Streams(const Plan& plan, const T* y, const In*... x) const {
+    if constexpr (std::is_void_v<T>) {
+      return false;
+    } else {
+      const bool in_place = ((static_cast<const void*>(x) == static_cast<const void*>(y)) || ...);
+      return plan.size() * static_cast<int64_t>(sizeof(T)) > stream_bytes_ && !in_place;
+    }
+  }
+
+  // body(std::true_type()) where the piece can be streamed to y, else body(std::false_type()).
+  template <typename C, typename T, class Body>
+  static void WithStream(bool streams, const Piece& piece, const T* y, Body body) {
+    if constexpr (!std::is_void_v<T>) {
+      constexpr int64_t kStore = Pack<C>::kLanes * sizeof(T);
+      const bool aligned_rows = piece.rows <= 1 || piece.stride * sizeof(T) % kStore == 0;
+      const bool aligned = reinterpret_cast<uintptr_t>(y + piece.begin) % kStore == 0;
+      if (streams && aligned && aligned_rows) return body(std::true_type());
+    }
+    body(std::false_type());
+  }
+
+  // body(i, lane, count) for every pack of a row that begins at element i; the last may be short.
+  template <typename C, class Body>
+  static LOWBIT_HD void ForPacks(int64_t begin, int64_t width, Body body) {
+    constexpr int64_t kPack = Pack<C>::kLanes;
+    int64_t lane = 0;
+    for (; lane + kPack <= width; lane += kPack) body(begin + lane, lane, WholePack());
+    if (lane < width) body(begin + lane, lane, width - lane);
+  }
+
+  template <bool stream, class F, class Stats, typename T, class... In>
+  static void MapPiece(const F& f, const Stats& stats, const Piece& piece, T* y, const In*... x) {
+    const auto map_row = [&](int64_t begin, int64_t width) {
+      ForPacks<Compute<T>>(begin, width, [&](int64_t i, int64_t lane, auto count) {
+        Store<stream>(y + i, count, f(stats.At(lane), Load(x + i, count)...));
+      });
+    };
+    if (piece.contiguous() && piece.channels == 1) {
+      return map_row(piece.begin, piece.rows * piece.width + piece.ragged);
+    }
+    for (int64_t row = 0; row < piece.rows; ++row) {
+      map_row(piece.begin + row * piece.stride, piece.width);
+    }
+    map_row(piece.begin + piece.rows * piece.stride, piece.ragged);
+  }
+
+  // Term k's totals of the piece's channels go to total[k * term_stride].
+  template <bool stream, class F, class R, class Stats, typename T, class... In>
+  static void ReducePiece(const F& f, const R& r, const Stats& stats, const Piece& piece,
+                          double* total, int64_t term_stride, T* y, const In*... x) {
+    BlockLanes lanes[R::kTerms];
+    BlockTree tree[R::kTerms];
+    for (int64_t row = 0; row < piece.all_rows(); row += kRows) {
+      for (BlockLanes& term : lanes) term.Clear(piece.width);
+      const int64_t last = Smaller(row + kRows, piece.rows);
+      int64_t at = row;
+      for (; at + kRowsAtOnce <= last; at += kRowsAtOnce) {
+        AddRows<kRowsAtOnce, stream>(f, r, stats, piece, at, piece.width, lanes, y, x...);
+      }
+      for (; at < last; ++at) AddRows<1, stream>(f, r, stats, piece, at, piece.width, lanes, y, x...);
+      if (at == piece.rows && row + kRows > piece.rows) {
+        AddRows<1, stream>(f, r, stats, piece, at, piece.ragged, lanes, y, x...);
+      }
+      ForTerms<R>([&](auto k) {
+        lanes[k].template FoldToChannels<R::kJoin[k]>(piece);
+        tree[k].template Push<R::kJoin[k]>(lanes[k].lane, piece.channels);
+      });
+    }
+    ForTerms<R>([&](auto k) {
+      tree[k].template Finish<R::kJoin[k]>(piece.channels, total + k * term_stride);
+    });
+  }
+
+  // Several rows at once: an accumulator is loaded and stored once for all of them.
+  static constexpr int kRowsAtOnce = 4;
+
+  template <int rows, bool stream, class F, class R, class Stats, typename T, class... In>
+  static LOWBIT_HD void AddRows(const F& f, const R& r, const Stats& stats, const Piece& piece,
+                                int64_t row, int64_t width, BlockLanes* lanes, T* y,
+                                const In*... x) {
+    using C = typename R::C;
+    const int64_t begin = piece.begin + row * piece.stride;
+    ForPacks<C>(begin, width, [&](int64_t i, int64_t lane, auto count) {
+      const auto s = stats.At(lane);
+      WidePack<C> sum[R::kTerms];
+      ForTerms<R>([&](auto k) { sum[k] = WidePack<C>::Load(lanes[k].lane + lane); });
+      for (int at = 0; at < rows; ++at, i += piece.stride) {
+        const auto add = [&](auto... in) {
+          const auto terms = r(s, in...);
+          ForTerms<R>([&](auto k) { sum[k].template Add<R::kJoin[k]>(terms.term[k]); });
+          if constexpr (!std::is_null_pointer_v<F>) Store<stream>(y + i, count, f(s, in...));
+        };
+        add(Load(x + i, count)...);
+      }
+      ForTerms<R>([&](auto k) { sum[k].Store(lanes[k].lane + lane); });
+    });
+  }
+
+  template <class R, class Body>
+  static LOWBIT_HD void ForTerms(Body body) {
+    body(std::integral_constant<int, 0>());
+    if constexpr (R::kTerms > 1) body(std::integral_constant<int, 1>());
+    static_assert(R::kTerms <= 2);
+  }
+
+  // Joins a channel's parts pairwise, in place, and finishes it.
+  template <class R, class S>
+  static void FinishChannels(const R& r, const Plan& plan, double* part, int64_t count, S* stats) {
+    const int64_t size = plan.channels();  // of one term of one part
+    ForTerms<R>([&](auto k) {
+      const auto at = [&](int64_t index) { return part + (index * R::kTerms + k) * size; };
+      for (int64_t step = 1; step < plan.parts(); step *= 2) {
+        for (int64_t i = 0; i + step < plan.parts(); i += 2 * step) {
+          for (int64_t c = 0; c < size; ++c) {
+            at(i)[c] = Joined<R::kJoin[k]>(at(i)[c], at(i + step)[c]);
+          }
+        }
+      }
+    });
+    for (int64_t c = 0; c < size; ++c) {
+      Totals<R::kTerms> total{};
+      ForTerms<R>([&](auto k) {
+        if (plan.parts() > 0) total.term[k] = part[k * size + c];
+      });
+      r.Finish(total, count, stats[c]);
+    }
+  }
+
+  const Host& host_;
+  const int64_t stream_bytes_;
+  bool ok_ = true;
+  bool reverse_ = false;  // a pass runs against the one before, which left its end in the cache
+};
+
+}  // namespace lowbit::LOWBIT_ISA
+
+#endif  // LOWBIT_CPU_DEVICE_H_

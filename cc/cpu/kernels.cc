@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every recipe on the CPU. Compiled once per instruction set, each in a namespace of its own:
+// -DLOWBIT_ISA=avx2 -mavx2 ...
+#include "core/binary.h"
+#include "core/mid_tread.h"
+#include "core/ttq.h"
+#include "core/twn.h"
+#include "cpu/device.h"
+
+namespace lowbit::LOWBIT_ISA {
+
+template <class Recipe>
+bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes) {
+  using Stats = typename Recipe::Stats;
+  Device device(host, stream_bytes);
+  Stats one{};
+  Stats* stats = &one;
+  if (const int64_t channels = recipe.layout.channels; channels > 1) {
+    stats = static_cast<Stats*>(device.Allocate(channels * sizeof(Stats)));
+    if (stats != nullptr) __builtin_memset(static_cast<void*>(stats), 0, channels * sizeof(Stats));
+  }
+  if (device.ok()) recipe.Run(device, stats);
+  return device.ok();
+}
+
+#define LOWBIT_KERNEL(Recipe)                                             \
+  template bool Run(const Recipe<float>&, const Host&, int64_t);          \
+  template bool Run(const Recipe<double>&, const Host&, int64_t);         \
+  template bool Run(const Recipe<lowbit::Half>&, const Host&, int64_t);   \
+  template bool Run(const Recipe<lowbit::Bfloat16>&, const Host&, int64_t);
+#include "core/kernels.inc"
+#undef LOWBIT_KERNEL
+
+}  // namespace lowbit::LOWBIT_ISA

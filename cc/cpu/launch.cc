@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Picks the instruction set that runs a recipe.
+#include "cpu/launch.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/binary.h"
+#include "core/mid_tread.h"
+#include "core/ttq.h"
+#include "core/twn.h"
+
+namespace lowbit {
+
+// Defined by kernels.cc, once per level.
+#define LOWBIT_LEVEL(isa)                                                        \
+  namespace isa {                                                                \
+  template <class Recipe>                                                        \
+  bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes);        \
+  }
+LOWBIT_LEVEL(baseline)
+#ifdef LOWBIT_X86_LEVELS
+LOWBIT_LEVEL(sse4)
+LOWBIT_LEVEL(avx2)
+LOWBIT_LEVEL(avx512)
+#endif
+
+namespace {
+
+struct Level {
+  const char* name;
+  bool (*supported)();
+};
+
+// Narrowest first.
+constexpr Level kLevels[] = {
+    {"baseline", [] { return true; }},
+#ifdef LOWBIT_X86_LEVELS
+    {"sse4", [] { return __builtin_cpu_supports("sse4.1") != 0; }},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }},
+    {"avx512",
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+     }},
+#endif
+};
+
+const Level* Find(const char* name) {
+  for (const Level& level : kLevels) {
+    if (std::strcmp(level.name, name) == 0 && level.supported()) return &level;
+  }
+  return nullptr;
+}
+
+const Level* Widest() {
+  const Level* widest = nullptr;
+  for (const Level& level : kLevels) {
+    if (level.supported()) widest = &level;
+  }
+  return widest;
+}
+
+std::atomic<const Level*>& Active() {
+  static std::atomic<const Level*> active = [] {
+    const char* forced = std::getenv("LOWBIT_ISA");
+    const Level* level = forced != nullptr ? Find(forced) : nullptr;
+    return level != nullptr ? level : Widest();
+  }();
+  return active;
+}
+
+// Outputs larger than the last-level cache are streamed past it.
+int64_t StreamBytes() {
+  static const int64_t bytes = [] {
+    constexpr int64_t kUnknown = int64_t{32} << 20;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    const int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (cache > 0) return cache;
+#endif
+    return kUnknown;
+  }();
+  return bytes;
+}
+
+}  // namespace
+
+const char* ActiveIsa() { return Active().load(std::memory_order_relaxed)->name; }
+
+bool SetIsa(const char* name) {
+  const Level* level = Find(name);
+  if (level != nullptr) Active().store(level, std::memory_order_relaxed);
+  return level != nullptr;
+}
+
+template <class Recipe>
+bool LaunchCpu(const Recipe& recipe, const Host& host) {
+#ifdef LOWBIT_X86_LEVELS
+  switch (Active().load(std::memory_order_relaxed) - kLevels) {
+    case 3:
+      return avx512::Run(recipe, host, StreamBytes());
+    case 2:
+      return avx2::Run(recipe, host, StreamBytes());
+    case 1:
+      return sse4::Run(recipe, host, StreamBytes());
+  }
+#endif
+  return baseline::Run(recipe, host, StreamBytes());
+}
+
+#define LOWBIT_KERNEL(Recipe)                                    \
+  template bool LaunchCpu(const Recipe<float>&, const Host&);    \
+  template bool LaunchCpu(const Recipe<double>&, const Host&);   \
+  template bool LaunchCpu(const Recipe<Half>&, const Host&);     \
+  template bool LaunchCpu(const Recipe<Bfloat16>&, const Host&);
+#include "core/kernels.inc"
+#undef LOWBIT_KERNEL
+
+}  // namespace lowbit

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a recipe on the CPU, at the widest instruction set of this machine.
+#ifndef LOWBIT_CPU_LAUNCH_H_
+#define LOWBIT_CPU_LAUNCH_H_
+
+#include "cpu/host.h"
+
+namespace lowbit {
+
+// For every recipe in core/kernels.inc. False if the host had no memory left.
+template <class Recipe>
+bool LaunchCpu(const Recipe& recipe, const Host& host);
+
+// The instruction set in use: what the environment variable LOWBIT_ISA names (baseline, sse4, avx2
+// or avx512) if this machine has it, else the widest one.
+const char* ActiveIsa();
+
+// Switches it for the whole process; false, and nothing changes, if this machine lacks it.
+bool SetIsa(const char* name);
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CPU_LAUNCH_H_

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pack<C>: one native register of C on the compiler's vectors, with the vocabulary of core/math.h.
+// Included by kernels.cc alone, once per instruction set.
+//
+// A vector wider than the register is scalarised by GCC 12 (10x slower), so nothing here is.
+#ifndef LOWBIT_CPU_PACK_H_
+#define LOWBIT_CPU_PACK_H_
+
+#if defined(__SSE4_1__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes the undefined operands of its own AVX-512 intrinsics for a mistake.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+#endif
+
+#include "core/float16.h"
+#include "core/math.h"
+
+namespace lowbit::LOWBIT_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+
+// GCC drops a dependent vector_size in a class that uses it, hence a struct of its own.
+template <typename E, int kLanes>
+struct VectorOf {
+  typedef E Type __attribute__((vector_size(kLanes * sizeof(E))));
+};
+
+template <typename C>
+struct Pack {
+  static constexpr int kLanes = kRegisterBytes / sizeof(C);
+  using Vector = typename VectorOf<C, kLanes>::Type;
+  using Bits = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;
+  using Mask = typename VectorOf<Bits, kLanes>::Type;
+
+  Vector v;
+
+  Pack() = default;
+  LOWBIT_HD Pack(Vector vector) : v(vector) {}
+  LOWBIT_HD explicit Pack(C x) : v(Vector{} + x) {}
+  LOWBIT_HD explicit Pack(int x) : v(Vector{} + static_cast<C>(x)) {}
+
+  LOWBIT_HD friend Pack operator+(Pack a, Pack b) { return a.v + b.v; }
+  LOWBIT_HD friend Pack operator-(Pack a, Pack b) { return a.v - b.v; }
+  LOWBIT_HD friend Pack operator*(Pack a, Pack b) { return a.v * b.v; }
+  LOWBIT_HD friend Pack operator-(Pack a) { return -a.v; }
+  LOWBIT_HD friend Mask operator<(Pack a, Pack b) { return a.v < b.v; }
+  LOWBIT_HD friend Mask operator>(Pack a, Pack b) { return a.v > b.v; }
+  LOWBIT_HD friend Mask operator<=(Pack a, Pack b) { return a.v <= b.v; }
+  LOWBIT_HD friend Mask operator>=(Pack a, Pack b) { return a.v >= b.v; }
+  LOWBIT_HD friend Mask operator==(Pack a, Pack b) { return a.v == b.v; }
+  LOWBIT_HD friend Mask operator!=(Pack a, Pack b) { return a.v != b.v; }
+  LOWBIT_HD friend Pack Select(Mask mask, Pack yes, Pack no) { return mask ? yes.v : no.v; }
+
+  LOWBIT_HD friend Pack Abs(Pack a) {
+    constexpr Bits kMagnitude = sizeof(C) == 4 ? Bits{0x7fffffff} : Bits(0x7fffffffffffffff);
+    return reinterpret_cast<Vector>(reinterpret_cast<Mask>(a.v) & kMagnitude);
+  }
+
+  // Adding 2^23 (2^52) rounds to an integer, halves to even; the last step lifts those to up.
+  LOWBIT_HD friend Pack RoundHalfUp(Pack a) {
+    const Pack integers(sizeof(C) == 4 ? C(0x1p23) : C(0x1p52));
+    const Pack even = (a + integers) - integers;
+    const Pack up = Select(a - even == Pack(C(0.5)), even + Pack(1), even);
+    return Select(a < integers, up, a);
+  }
+};
+
+// Loads widen to Compute<T>, stores narrow from it. `stream` bypasses the cache and wants a store
+// address aligned to the size of the store.
+LOWBIT_HD Pack<float> Load(const float* p) {
+  Pack<float> x;
+  __builtin_memcpy(&x.v, p, sizeof x.v);
+  return x;
+}
+
+LOWBIT_HD Pack<double> Load(const double* p) {
+  Pack<double> x;
+  __builtin_memcpy(&x.v, p, sizeof x.v);
+  return x;
+}
+
+template <bool stream, typename Vector>
+LOWBIT_HD void StoreVector(void* p, Vector v) {
+#if defined(__AVX512F__)
+  if constexpr (stream && sizeof v == 64) {
+    return _mm512_stream_si512(static_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (stream && sizeof v == 32) {
+    return _mm256_stream_si256(static_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
+  }
+#endif
+#if defined(__SSE4_1__)
+  if constexpr (stream && sizeof v == 16) {
+    return _mm_stream_si128(static_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+  }
+#endif
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+template <bool stream>
+LOWBIT_HD void Store(float* p, Pack<float> x) {
+  StoreVector<stream>(p, x.v);
+}
+
+template <bool stream>
+LOWBIT_HD void Store(double* p, Pack<double> x) {
+  StoreVector<stream>(p, x.v);
+}
+
+// Makes streamed stores visible to other threads.
+LOWBIT_HD void StreamFence() {
+#if defined(__SSE4_1__)
+  _mm_sfence();
+#endif
+}
+
+constexpr int kFloats = Pack<float>::kLanes;
+using HalfBits = VectorOf<uint16_t, kFloats>::Type;
+using FloatBits = VectorOf<uint32_t, kFloats>::Type;
+
+LOWBIT_HD Pack<float> Load(const Bfloat16* p) {
+  HalfBits bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return reinterpret_cast<Pack<float>::Vector>(__builtin_convertvector(bits, FloatBits) << 16);
+}
+
+template <bool stream>
+LOWBIT_HD void Store(Bfloat16* p, Pack<float> x) {
+  const FloatBits bits = reinterpret_cast<FloatBits>(x.v);
+  const FloatBits rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+  const FloatBits kept = x.v != x.v ? bits | 0x400000u : rounded;
+  StoreVector<stream>(p, __builtin_convertvector(kept >> 16, HalfBits));
+}
+
+LOWBIT_HD Pack<float> Load(const Half* p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  Pack<float> x;
+  for (int lane = 0; lane < kFloats; ++lane) x.v[lane] = Widen(p[lane]);
+  return x;
+#endif
+}
+
+template <bool stream>
+LOWBIT_HD void Store(Half* p, Pack<float> x) {
+#if defined(__AVX512F__)
+  StoreVector<stream>(p, _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  StoreVector<stream>(p, _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+#else
+  for (int lane = 0; lane < kFloats; ++lane) p[lane] = Narrow<Half>(x.v[lane]);
+#endif
+}
+
+// What a load or store covers: all lanes, or the first `count` (a load puts zeros behind them).
+struct WholePack {};
+
+template <typename T>
+LOWBIT_HD Pack<Compute<T>> Load(const T* p, WholePack) {
+  return Load(p);
+}
+
+template <bool stream, typename T>
+LOWBIT_HD void Store(T* p, WholePack, Pack<Compute<T>> x) {
+  Store<stream>(p, x);
+}
+
+template <typename T>
+LOWBIT_HD Pack<Compute<T>> Load(const T* p, int64_t count) {
+  T lanes[Pack<Compute<T>>::kLanes] = {};
+  __builtin_memcpy(lanes, p, count * sizeof(T));
+  return Load(lanes);
+}
+
+template <bool stream, typename T>
+LOWBIT_HD void Store(T* p, int64_t count, Pack<Compute<T>> x) {
+  T lanes[Pack<Compute<T>>::kLanes];
+  Store<false>(lanes, x);
+  __builtin_memcpy(p, lanes, count * sizeof(T));
+}
+
+// The two halves of a float pack as doubles.
+struct Widened {
+  Pack<double> low;
+  Pack<double> high;
+};
+
+LOWBIT_HD Widened ToDouble(Pack<float> x) {
+#if defined(__AVX512F__)
+  return {_mm512_cvtps_pd(_mm512_castps512_ps256(x.v)),
+          _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1))};
+#elif defined(__AVX2__)
+  return {_mm256_cvtps_pd(_mm256_castps256_ps128(x.v)),
+          _mm256_cvtps_pd(_mm256_extractf128_ps(x.v, 1))};
+#elif defined(__SSE4_1__)
+  return {_mm_cvtps_pd(x.v), _mm_cvtps_pd(_mm_movehl_ps(x.v, x.v))};
+#else
+  constexpr int kHalf = Pack<double>::kLanes;
+  Widened wide;
+  for (int lane = 0; lane < kHalf; ++lane) {
+    wide.low.v[lane] = x.v[lane];
+    wide.high.v[lane] = x.v[kHalf + lane];
+  }
+  return wide;
+#endif
+}
+
+}  // namespace lowbit::LOWBIT_ISA
+
+#endif  // LOWBIT_CPU_PACK_H_

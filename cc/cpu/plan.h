@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a tensor is cut into tasks, blocks, rows and lanes. It depends on the layout alone, never on
+// threads or registers, so that sums have the same bits on all of them.
+//
+// A row is at least kLanes elements wide; element i of every row belongs to lane i. Lanes add up the
+// kRows rows of a block one after the other, then fold by halves; blocks are joined pairwise, so the
+// error of a float64 sum stays below 2^-47 of the sum of magnitudes at any size.
+#ifndef LOWBIT_CPU_PLAN_H_
+#define LOWBIT_CPU_PLAN_H_
+
+#include "core/types.h"
+
+namespace lowbit::LOWBIT_ISA {
+
+constexpr int64_t kLanes = 256;
+constexpr int64_t kRows = 16;
+constexpr int64_t kBlocks = 16;      // of a task; a power of two, so that tasks join pairwise as well
+constexpr int64_t kMaxWidth = 1024;  // lanes of a task: 8 KB of doubles a term, half of L1 for two
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// A task's share of a tensor: `rows` runs of `width` elements, `stride` apart, and behind them one
+// run of `ragged` elements. A run holds `copies` times `channels` times `inner` elements.
+struct Piece {
+  int64_t begin;
+  int64_t rows;
+  int64_t width;
+  int64_t stride;
+  int64_t ragged;
+  int64_t channel;  // the first one
+  int64_t channels;
+  int64_t inner;
+  int64_t copies;
+  int64_t part;  // which of a channel's partial sums this is
+
+  int64_t all_rows() const { return rows + (ragged > 0); }
+  bool contiguous() const { return stride == width; }
+};
+
+class Plan {
+ public:
+  explicit Plan(const Layout& layout) : layout_(layout) {
+    const bool whole = layout.channels == 1;
+    if (whole) layout_ = Layout::Whole(layout.size());
+    segments_ = whole || layout.inner >= kLanes;
+    if (segments_) {
+      tasks_per_segment_ = CeilDiv(layout_.inner, kBlocks * kRows * kLanes);
+      parts_ = layout_.outer * tasks_per_segment_;
+      tasks_ = parts_ * layout_.channels;
+    } else {
+      PlanColumns();
+    }
+    if (layout_.size() == 0) parts_ = tasks_ = 0;
+  }
+
+  int64_t tasks() const { return tasks_; }
+  int64_t parts() const { return parts_; }
+  int64_t channels() const { return layout_.channels; }
+  int64_t size() const { return layout_.size(); }
+
+  Piece At(int64_t task) const { return segments_ ? Segment(task) : Columns(task); }
+
+ private:
+  // A channel lies in long runs: rows of kLanes elements within each.
+  Piece Segment(int64_t task) const {
+    constexpr int64_t kTask = kBlocks * kRows * kLanes;
+    const int64_t segment = task / tasks_per_segment_;
+    const int64_t index = task % tasks_per_segment_;
+    const int64_t size = Smaller(kTask, layout_.inner - index * kTask);
+    const int64_t part = segment / layout_.channels * tasks_per_segment_ + index;
+    return {segment * layout_.inner + index * kTask,
+            size / kLanes,
+            kLanes,
+            kLanes,
+            size % kLanes,
+            segment % layout_.channels,
+            1,
+            1,
+            kLanes,
+            part};
+  }
+
+  // The channels lie side by side: short rows are taken several at once, long ones in tiles.
+  void PlanColumns() {
+    const int64_t row = layout_.channels * layout_.inner;
+    copies_ = 1;
+    while (row > 0 && copies_ * row < kLanes) copies_ *= 2;
+    tile_ = copies_ > 1 ? row : kMaxWidth / layout_.inner * layout_.inner;
+    tiles_ = row > 0 ? CeilDiv(row, tile_) : 0;
+    parts_ = CeilDiv(CeilDiv(layout_.outer, copies_), kBlocks * kRows);
+    tasks_ = parts_ * tiles_;
+  }
+
+  Piece Columns(int64_t task) const {
+    const int64_t row = layout_.channels * layout_.inner;
+    const int64_t part = task / tiles_;
+    const int64_t tile = task % tiles_;
+    const int64_t first = part * kBlocks * kRows;  // in runs
+    const int64_t runs = layout_.outer / copies_;
+    const int64_t rows = Smaller(kBlocks * kRows, runs - first);
+    const int64_t width = Smaller(tile_, row - tile * tile_);
+    const bool last = first + rows == runs && rows < kBlocks * kRows;
+    return {first * copies_ * row + tile * tile_,
+            rows,
+            copies_ * width,
+            copies_ * row,
+            last ? layout_.outer % copies_ * row : 0,
+            tile * tile_ / layout_.inner,
+            width / layout_.inner,
+            layout_.inner,
+            copies_,
+            part};
+  }
+
+  Layout layout_;
+  bool segments_;
+  int64_t tasks_per_segment_ = 0;
+  int64_t copies_ = 1;
+  int64_t tile_ = 0;
+  int64_t tiles_ = 0;
+  int64_t parts_ = 0;
+  int64_t tasks_ = 0;
+};
+
+}  // namespace lowbit::LOWBIT_ISA
+
+#endif  // LOWBIT_CPU_PLAN_H_

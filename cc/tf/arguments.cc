@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of an op's arguments.
+#include "tf/arguments.h"
+
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+
+namespace lowbit {
+namespace {
+
+using tensorflow::Tensor;
+using tensorflow::TensorShapeUtils;
+using tensorflow::shape_inference::InferenceContext;
+
+absl::Status NotScalar(absl::string_view name, absl::string_view shape) {
+  return absl::InvalidArgumentError(absl::StrCat(name, " must be a scalar, got shape ", shape));
+}
+
+absl::Status CheckAxis(absl::string_view input, int rank, int axis) {
+  if (rank == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(input, " must have a channel axis, so a rank of at least 1, got 0"));
+  }
+  if (axis < -rank || axis >= rank) {
+    return absl::InvalidArgumentError(absl::StrCat("axis must be in [", -rank, ", ", rank,
+                                                   ") for a tensor of rank ", rank, ", got ",
+                                                   axis));
+  }
+  return absl::OkStatus();
+}
+
+// A scalar of type float or double.
+double ValueOf(const Tensor& scalar) {
+  return scalar.dtype() == tensorflow::DT_DOUBLE ? scalar.scalar<double>()()
+                                                 : scalar.scalar<float>()();
+}
+
+}  // namespace
+
+absl::Status InferScalars(InferenceContext* c, std::initializer_list<ScalarInput> inputs) {
+  for (const ScalarInput& input : inputs) {
+    const auto shape = c->input(input.index);
+    if (c->RankKnown(shape) && c->Rank(shape) != 0) {
+      return NotScalar(input.name, c->DebugString(shape));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InferAxis(InferenceContext* c, absl::string_view input) {
+  int axis;
+  TF_RETURN_IF_ERROR(c->GetAttr("axis", &axis));
+  const auto shape = c->input(0);
+  return c->RankKnown(shape) ? CheckAxis(input, c->Rank(shape), axis) : absl::OkStatus();
+}
+
+absl::Status CheckScalar(const Tensor& tensor, absl::string_view name) {
+  if (TensorShapeUtils::IsScalar(tensor.shape())) return absl::OkStatus();
+  return NotScalar(name, tensor.shape().DebugString());
+}
+
+absl::Status CheckSameShape(const Tensor& tensor, absl::string_view name, const Tensor& like,
+                            absl::string_view like_name) {
+  if (tensor.shape() == like.shape()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, " must have the shape of ", like_name, ", ",
+                                                 like.shape().DebugString(), ", got ",
+                                                 tensor.shape().DebugString()));
+}
+
+absl::Status GetBit(const Tensor& bit, int* value) {
+  TF_RETURN_IF_ERROR(CheckScalar(bit, "bit"));
+  *value = bit.scalar<int32_t>()();
+  if (*value >= 1 && *value <= 32) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("bit must be in 1..32, got ", *value));
+}
+
+template <typename C>
+absl::Status GetMaxValue(const Tensor& max_value, C* value) {
+  TF_RETURN_IF_ERROR(CheckScalar(max_value, "max_value"));
+  const double given = ValueOf(max_value);
+  // A double beyond float's range is not converted: that would be undefined.
+  if (given > 0 && given <= std::numeric_limits<C>::max()) *value = static_cast<C>(given);
+  if (given > 0 && given <= std::numeric_limits<C>::max() && *value > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("max_value must be finite and > 0, got ", given));
+}
+
+template absl::Status GetMaxValue(const Tensor& max_value, float* value);
+template absl::Status GetMaxValue(const Tensor& max_value, double* value);
+
+absl::Status GetThreshold(const Tensor& threshold, double limit, double* value) {
+  TF_RETURN_IF_ERROR(CheckScalar(threshold, "threshold"));
+  *value = ValueOf(threshold);
+  if (*value >= 0 && *value < limit) return absl::OkStatus();
+  const std::string range = std::isinf(limit) ? "finite and >= 0" : absl::StrCat("in [0, ", limit, ")");
+  return absl::InvalidArgumentError(absl::StrCat("threshold must be ", range, ", got ", *value));
+}
+
+absl::Status GetLayout(const Tensor& tensor, absl::string_view name, int axis, Layout* layout) {
+  const int rank = tensor.dims();
+  TF_RETURN_IF_ERROR(CheckAxis(name, rank, axis));
+  const int channel = axis < 0 ? axis + rank : axis;
+  *layout = {1, tensor.dim_size(channel), 1};
+  for (int i = 0; i < channel; ++i) layout->outer *= tensor.dim_size(i);
+  for (int i = channel + 1; i < rank; ++i) layout->inner *= tensor.dim_size(i);
+  return absl::OkStatus();
+}
+
+}  // namespace lowbit

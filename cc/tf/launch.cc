@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// TensorFlow's threads and memory behind the kernels' Host, and what the library exports.
+#include "tf/launch.h"
+
+#include "tensorflow/core/util/work_sharder.h"
+
+namespace lowbit {
+
+void OpHost::Parallel(void* self, int64_t tasks, int64_t cost, TaskRange body) {
+  const auto& threads = *static_cast<OpHost*>(self)
+                             ->context_->device()
+                             ->tensorflow_cpu_worker_threads();
+  tensorflow::Shard(threads.num_threads, threads.workers, tasks, cost,
+                    [body](int64_t first, int64_t last) { body.call(body.self, first, last); });
+}
+
+void* OpHost::Allocate(void* self, size_t bytes) {
+  auto* host = static_cast<OpHost*>(self);
+  tensorflow::Tensor memory;
+  const absl::Status status = host->context_->allocate_temp(
+      tensorflow::DT_UINT8, {static_cast<int64_t>(bytes)}, &memory);
+  host->status_.Update(status);
+  if (!status.ok()) return nullptr;
+  host->scratch_.push_back(memory);
+  return memory.data();
+}
+
+}  // namespace lowbit
+
+extern "C" {
+__attribute__((visibility("default"))) const char* lowbit_isa() { return lowbit::ActiveIsa(); }
+
+__attribute__((visibility("default"))) int lowbit_set_isa(const char* name) {
+  return lowbit::SetIsa(name);
+}
+}

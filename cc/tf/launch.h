@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a recipe within an OpKernel: on the op's own worker threads, with memory of TensorFlow's.
+#ifndef LOWBIT_TF_LAUNCH_H_
+#define LOWBIT_TF_LAUNCH_H_
+
+#include "core/types.h"
+#include "cpu/launch.h"
+#include "tensorflow/core/framework/op_kernel.h"
+
+namespace lowbit {
+
+// The Host of an op. Lives as long as its kernel runs.
+class OpHost {
+ public:
+  explicit OpHost(tensorflow::OpKernelContext* context) : context_(context) {}
+  Host host() { return {this, &OpHost::Parallel, &OpHost::Allocate}; }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  static void Parallel(void* self, int64_t tasks, int64_t cost, TaskRange body);
+  static void* Allocate(void* self, size_t bytes);
+
+  tensorflow::OpKernelContext* context_;
+  absl::Status status_;
+  std::vector<tensorflow::Tensor> scratch_;
+};
+
+template <class Recipe>
+void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
+  OpHost host(c);
+  if (!LaunchCpu(recipe, host.host())) c->SetStatus(host.status());
+}
+
+// A tensor's elements as the storage type T of the recipes, whose bits are those of TensorFlow's.
+template <typename T>
+const T* Data(const tensorflow::Tensor& tensor) {
+  return static_cast<const T*>(tensor.data());
+}
+
+template <typename T>
+T* Data(tensorflow::Tensor* tensor) {
+  return static_cast<T*>(tensor->data());
+}
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_TF_LAUNCH_H_

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds and loads the op library that was built for the running TensorFlow."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import pathlib
+import re
+import types
+
+_NEEDED = "lowbit needs TensorFlow 2.16 or newer"
+_OPS = pathlib.Path(__file__).resolve().parent / "_ops"
+_LEVELS = ("baseline", "sse4", "avx2", "avx512")
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+try:
+    import tensorflow as tf
+
+    # An uninstalled TensorFlow may leave an empty folder behind, which imports as a namespace.
+    _version = getattr(tf, "__version__", None)
+except ModuleNotFoundError as error:
+    if error.name != "tensorflow":
+        raise
+    _version = None
+if _version is None:
+    raise ImportError(f'{_NEEDED}, and none is installed: pip install "lowbit[cpu]"')
+if _minor(_version) < (2, 16):
+    raise ImportError(f'{_NEEDED}, got {_version}: pip install --upgrade "lowbit[cpu]"')
+
+
+def library_path() -> str:
+    """Path of the op library for the running TensorFlow, fit for `tf.load_op_library`.
+
+    The environment variable `LOWBIT_LIBRARY` overrides it.
+
+    Returns:
+        An absolute path.
+
+    Raises:
+        ImportError: No library was built for this minor version of TensorFlow.
+    """
+    override = os.environ.get("LOWBIT_LIBRARY")
+    if override:
+        return os.path.abspath(override)
+    major, minor = _minor(tf.__version__)
+    path = _OPS / f"tf{major}_{minor}.so"
+    if not path.is_file():
+        raise ImportError(_misfit(f"there is no {path}"))
+    return str(path)
+
+
+def load() -> types.ModuleType:
+    """Loads the op library; a second call returns the first one's result.
+
+    The environment variable `LOWBIT_ISA` forces a SIMD level: baseline, sse4, avx2 or avx512.
+
+    Returns:
+        TensorFlow's generated wrappers of the ops.
+
+    Raises:
+        ImportError: No library fits this TensorFlow, or this CPU lacks the level.
+    """
+    return _load()[0]
+
+
+def isa() -> str:
+    """The SIMD level that the kernels run at."""
+    return _load()[1].lowbit_isa().decode()
+
+
+def set_isa(name: str) -> None:
+    """Sets the SIMD level that the kernels run at, for the whole process.
+
+    Args:
+        name: baseline, sse4, avx2 or avx512.
+
+    Raises:
+        ValueError: The level is unknown, or this CPU lacks it.
+    """
+    library = _load()[1]
+    if not library.lowbit_set_isa(name.encode()):
+        raise ValueError(f"name must be {_levels(library)}, got {name!r}")
+
+
+@functools.cache
+def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
+    path = library_path()
+    try:
+        # TensorFlow first: it sees only the ops that register while it loads the library itself.
+        ops = tf.load_op_library(path)
+        library = ctypes.CDLL(path)
+        library.lowbit_isa.restype = ctypes.c_char_p
+    except (tf.errors.OpError, OSError, AttributeError) as error:
+        reason = getattr(error, "message", None) or str(error)
+        raise ImportError(_misfit(reason)) from None
+    level = os.environ.get("LOWBIT_ISA")
+    if level and not library.lowbit_set_isa(level.encode()):
+        raise ImportError(f"LOWBIT_ISA must be {_levels(library)}, got {level!r}")
+    return ops, library
+
+
+def _levels(library: ctypes.CDLL) -> str:
+    """The levels of this CPU, for a message: the library knows them only by trying."""
+    active = library.lowbit_isa()
+    levels = [level for level in _LEVELS if library.lowbit_set_isa(level.encode())]
+    library.lowbit_set_isa(active)
+    return f"one of the SIMD levels of this CPU ({', '.join(levels)})"
+
+
+def _misfit(reason: str) -> str:
+    """The text for a library that is missing or does not load."""
+    names = (re.fullmatch(r"tf(\d+)_(\d+)\.so", path.name) for path in _OPS.glob("*"))
+    built = sorted((int(name[1]), int(name[2])) for name in names if name)
+    lines = [
+        f"lowbit has no op library that fits TensorFlow {tf.__version__}: {reason}",
+        f"It was built for TensorFlow {', '.join(f'{a}.{b}' for a, b in built) or '(none)'}.",
+    ]
+    others = [minor for minor in built if minor != _minor(tf.__version__)]
+    if others:
+        lines += [
+            "Install such a TensorFlow (tensorflow-cpu or tensorflow):",
+            '    pip install "tensorflow-cpu=={}.{}.*"'.format(*others[-1]),
+            "or build lowbit anew, in a copy of its source:",
+        ]
+    else:
+        lines += ["Build lowbit anew, in a copy of its source:"]
+    lines += [
+        '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja',
+        "    pip install --no-build-isolation --force-reinstall --no-deps .",
+    ]
+    return "\n".join(lines)

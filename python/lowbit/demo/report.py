@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo shows at its end: the table and the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowbit.demo.networks import FLOAT, RECIPES, TTQ, TTQ_PAPER, Recipe
+from lowbit.demo.training import Curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.table import Table
+
+# Okabe and Ito's palette, which the colour-blind can tell apart.
+_PALETTE = ("#4d4d4d", "#e69f00", "#d55e00", "#009e73", "#0072b2", "#cc79a7")
+_COLOURS = dict(zip(RECIPES, _PALETTE, strict=True))
+_LATENT_STYLE: dict[str, Any] = {"color": "#bbbbbb", "alpha": 0.7}
+
+
+@dataclass
+class Result:
+    """One network of the demo.
+
+    Attributes:
+        recipe: How it was quantized.
+        curves: Of each seed.
+        latent: The float weights of its last convolution after the last run.
+        quantized: What its quantizer made of them.
+        lowbit_seconds: Median time of a training step.
+        stock_seconds: The same with stock TensorFlow ops; None for the float network.
+    """
+
+    recipe: Recipe
+    curves: list[Curves]
+    latent: np.ndarray
+    quantized: np.ndarray
+    lowbit_seconds: float
+    stock_seconds: float | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy at the end of training in percent, mean of the seeds."""
+        return 100 * float(np.mean([curves.accuracy[-1] for curves in self.curves]))
+
+
+def table(results: Sequence[Result]) -> Table:
+    """The table of all networks, the float baseline first."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("quantizer", no_wrap=True)
+    for heading in (
+        "bits\nW/A",
+        "test\naccuracy",
+        "vs\nfloat",
+        "lowbit\nms/step",
+        "stock\nms/step",
+        "stock/\nlowbit",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    baseline = results[0].accuracy
+    for result in results:
+        table.add_row(*_row(result, baseline))
+    return table
+
+
+def _row(result: Result, baseline: float) -> list[str]:
+    recipe, stock = result.recipe, result.stock_seconds
+    return [
+        recipe.name,
+        f"{recipe.weight_bits}/{recipe.activation_bits}",
+        f"{result.accuracy:.1f} %",
+        "" if recipe is FLOAT else f"{result.accuracy - baseline:+.1f}",
+        f"{1e3 * result.lowbit_seconds:.2f}",
+        "" if stock is None else f"{1e3 * stock:.2f}",
+        "" if stock is None else f"{stock / result.lowbit_seconds:.2f}x",
+    ]
+
+
+def verdict(results: Sequence[Result]) -> str:
+    """What the sign of TTQ's negative gradient is worth, in one sentence."""
+    reached = {result.recipe: result.accuracy for result in results}
+    return (
+        f"TTQ learns to {reached[TTQ]:.1f} % with the exact gradient of its negative scale, "
+        f"to {reached[TTQ_PAPER]:.1f} % with the paper's, whose sign is wrong."
+    )
+
+
+def figure(results: Sequence[Result], title: str, path: Path) -> None:
+    """Draws training curves above histograms of the weights, into the file `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [r for r in results if r.recipe not in (FLOAT, TTQ_PAPER)]
+    figure = Figure(figsize=(14, 8.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=14)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.35, 1))
+    left, middle, right = np.ravel(top.subplots(1, 3))
+    learning = [r for r in results if r.recipe is not TTQ_PAPER]
+    _draw_curves(left, learning, "loss", "Training loss (cross entropy)")
+    left.set_yscale("log")
+    _draw_curves(middle, learning, "accuracy", "Test accuracy in %")
+    signs = [r for r in results if r.recipe in (TTQ, TTQ_PAPER)]
+    _draw_curves(right, signs, "accuracy", "Test accuracy in %: the sign of TTQ's gradient")
+    right.set_ylim(0, 103)
+    bottom.suptitle("Weights of the last convolution after training", fontsize=12)
+    for axes, result in zip(np.ravel(bottom.subplots(1, len(shown))), shown, strict=True):
+        _draw_weights(axes, result)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_curves(axes: Axes, results: Sequence[Result], name: str, title: str) -> None:
+    """One line a network, the mean of its seeds, in a band from the lowest to the highest."""
+    from matplotlib.ticker import MaxNLocator
+
+    scale = 100 if name == "accuracy" else 1
+    for result in results:
+        colour, label = _COLOURS[result.recipe], result.recipe.name
+        if name == "accuracy":
+            label += f" ({result.accuracy:.1f} %)"
+        runs = scale * np.array([getattr(curves, name) for curves in result.curves])
+        epochs = np.arange(1, runs.shape[1] + 1)
+        axes.plot(epochs, runs.mean(0), color=colour, label=label, marker="o", markersize=3)
+        axes.fill_between(epochs, runs.min(0), runs.max(0), color=colour, alpha=0.15, linewidth=0)
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_weights(axes: Axes, result: Result) -> None:
+    """Latent and quantized weights, each histogram scaled to its highest bar."""
+    latent, quantized = result.latent.ravel(), result.quantized.ravel()
+    limit = max(np.abs(quantized).max() * 1.3, np.quantile(np.abs(latent), 0.999))
+    bins = np.linspace(-limit, limit, 82)
+    for weights, style in (
+        (latent, _LATENT_STYLE),
+        (quantized, {"color": _COLOURS[result.recipe]}),
+    ):
+        counts, _ = np.histogram(weights, bins)
+        label = "latent" if weights is latent else "quantized"
+        axes.stairs(counts / counts.max(), bins, fill=True, label=label, **style)
+    values, counts = np.unique(quantized, return_counts=True)
+    if len(values) <= 3:
+        for value, count in zip(values, counts, strict=True):
+            height = count / counts.max() + 0.02
+            axes.text(value, height, f"{count / quantized.size:.0%}", ha="center", fontsize=9)
+    axes.set_title(result.recipe.name, fontsize=10)
+    axes.set_ylim(0, 1.15)
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02, 1.02))

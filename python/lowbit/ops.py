@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops themselves, one typed function each: forward, and gradient with respect to the inputs.
+
+Tensors are half, bfloat16, float32 or float64, of any shape; the result has the dtype and shape of
+the first one. Hyper-parameters are Python numbers or scalar tensors: `bit` of int32, `max_value` and
+`threshold` of float32 or float64. A Python number is passed as float64 where the tensor is, else as
+float32. All ops are stateless and deterministic.
+
+Every function raises `TypeError` for a tensor of another dtype or no tensor at all, and
+`tf.errors.InvalidArgumentError` (`ValueError` while a graph is built) for a wrong value or shape.
+The factories of `lowbit` are the usual way to call these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from lowbit import _arguments, _loader
+
+_ops = _loader.load()
+_M = (tf.float32, tf.float64)
+
+
+class TTQGradients(NamedTuple):
+    """The gradients of `ttq_weight_quantizer`."""
+
+    weights: tf.Tensor
+    positive: tf.Tensor
+    negative: tf.Tensor
+
+
+def linear_mid_tread_half_quantizer(
+    x: Any, bit: Any, max_value: Any, name: str | None = None
+) -> tf.Tensor:
+    """`x' = clip(x, 0, max_value)`, rounded to `2^bit - 1` equal steps, halves up.
+
+    With `n = 2^bit - 1`: `y = round(x' * n / max_value) * max_value / n`, and `y = x'` for
+    `bit = 32`. Sources: DoReFa-Net (arXiv:1606.06160), HWGQ (arXiv:1702.00953).
+
+    Args:
+        x: The activations.
+        bit: In 1..32.
+        max_value: Finite and > 0.
+        name: Of the op.
+
+    Returns:
+        The quantized activations.
+    """
+    x = _arguments.tensor(x, "x")
+    bit = _arguments.scalar(bit, "bit", (tf.int32,), tf.int32)
+    max_value = _hyper(max_value, "max_value", x)
+    return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=name)
+
+
+def linear_mid_tread_half_quantizer_grad(
+    dy: Any, x: Any, max_value: Any, name: str | None = None
+) -> tf.Tensor:
+    """`dx = dy` where `0 < x < max_value`, else 0.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        x: The quantizer's input, of the shape and dtype of `dy`.
+        max_value: Finite and > 0.
+        name: Of the op.
+
+    Returns:
+        The gradient with respect to `x`.
+    """
+    x = _arguments.tensor(x, "x")
+    dy = _like(dy, "dy", x, "x")
+    max_value = _hyper(max_value, "max_value", x)
+    return _ops.linear_mid_tread_half_quantizer_grad(dy, x, max_value, name=name)
+
+
+def binary_mean_scaling_quantizer(x: Any, name: str | None = None) -> tf.Tensor:
+    """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over all elements.
+
+    Source: DoReFa-Net (arXiv:1606.06160).
+
+    Args:
+        x: The weights.
+        name: Of the op.
+
+    Returns:
+        The quantized weights.
+    """
+    return _ops.binary_mean_scaling_quantizer(_arguments.tensor(x, "x"), name=name)
+
+
+def binary_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
+    """Straight through: `dx = dy`, without a copy.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        name: Of the op.
+
+    Returns:
+        The gradient with respect to `x`.
+    """
+    return _ops.binary_mean_scaling_quantizer_grad(_arguments.tensor(dy, "dy"), name=name)
+
+
+def binary_channel_wise_mean_scaling_quantizer(
+    x: Any, axis: int = -1, name: str | None = None
+) -> tf.Tensor:
+    """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over the elements of a channel.
+
+    Source: XNOR-Net (arXiv:1603.05279).
+
+    Args:
+        x: The weights, of rank 1 or more.
+        axis: The channel axis, in `[-rank, rank)`.
+        name: Of the op.
+
+    Returns:
+        The quantized weights.
+    """
+    x = _arguments.tensor(x, "x")
+    axis = _arguments.axis(axis)
+    return _ops.binary_channel_wise_mean_scaling_quantizer(x, axis=axis, name=name)
+
+
+def binary_channel_wise_mean_scaling_quantizer_grad(
+    dy: Any, name: str | None = None
+) -> tf.Tensor:
+    """Straight through: `dx = dy`, without a copy.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        name: Of the op.
+
+    Returns:
+        The gradient with respect to `x`.
+    """
+    dy = _arguments.tensor(dy, "dy")
+    return _ops.binary_channel_wise_mean_scaling_quantizer_grad(dy, name=name)
+
+
+def ttq_weight_quantizer(
+    weights: Any,
+    positive: Any,
+    negative: Any,
+    threshold: Any,
+    negative_gradient: str = "exact",
+    name: str | None = None,
+) -> tf.Tensor:
+    """`+positive` where `w > t`, `-negative` where `w < -t`, else 0, for `t = threshold * max(|w|)`.
+
+    Source: Trained Ternary Quantization (arXiv:1612.01064).
+
+    Args:
+        weights: The latent weights.
+        positive: The trained scale above the threshold, a scalar of the dtype of `weights`.
+        negative: The trained scale below it, likewise.
+        threshold: In [0, 1).
+        negative_gradient: "exact" or "paper": see `ttq_weight_quantizer_grad`.
+        name: Of the op.
+
+    Returns:
+        The quantized weights.
+    """
+    weights = _arguments.tensor(weights, "weights")
+    return _ops.ttq_weight_quantizer(
+        weights,
+        _like(positive, "positive", weights, "weights"),
+        _like(negative, "negative", weights, "weights"),
+        _hyper(threshold, "threshold", weights),
+        negative_gradient=negative_gradient,
+        name=name,
+    )
+
+
+def ttq_weight_quantizer_grad(
+    dy: Any,
+    weights: Any,
+    positive: Any,
+    negative: Any,
+    threshold: Any,
+    negative_gradient: str = "exact",
+    name: str | None = None,
+) -> TTQGradients:
+    """`dy` times `positive` where `w > t`, times `negative` where `w < -t`, and `dy` elsewhere.
+
+    The scale `positive` gets the sum of `dy` over `w > t`. The scale `negative` gets minus the sum
+    over `w < -t`, which is its derivative ("exact"), or plus that sum ("paper"), as equation 7 of
+    arXiv:1612.01064 reads and Blueoil has it: an optimiser then climbs the loss along it.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        weights: The quantizer's input, of the shape and dtype of `dy`.
+        positive: A scalar of the dtype of `weights`.
+        negative: A scalar of the dtype of `weights`.
+        threshold: In [0, 1).
+        negative_gradient: "exact" or "paper".
+        name: Of the op.
+
+    Returns:
+        The gradients with respect to `weights`, `positive` and `negative`.
+    """
+    weights = _arguments.tensor(weights, "weights")
+    gradients = _ops.ttq_weight_quantizer_grad(
+        _like(dy, "dy", weights, "weights"),
+        weights,
+        _like(positive, "positive", weights, "weights"),
+        _like(negative, "negative", weights, "weights"),
+        _hyper(threshold, "threshold", weights),
+        negative_gradient=negative_gradient,
+        name=name,
+    )
+    return TTQGradients(*gradients)
+
+
+def twn_weight_quantizer(
+    weights: Any,
+    threshold: Any,
+    per_channel: bool = False,
+    axis: int = -1,
+    name: str | None = None,
+) -> tf.Tensor:
+    """`+s` where `w > t`, `-s` where `w < -t`, else 0, for `t = threshold * mean(|w|)`.
+
+    `s` is the mean of `|w|` where `|w| > t`, and 0 where there is none. Source: Ternary Weight
+    Networks (arXiv:1605.04711).
+
+    Args:
+        weights: The latent weights.
+        threshold: Finite and >= 0.
+        per_channel: Whether `t` and `s` are per channel.
+        axis: The channel axis, in `[-rank, rank)`.
+        name: Of the op.
+
+    Returns:
+        The quantized weights.
+    """
+    weights = _arguments.tensor(weights, "weights")
+    return _ops.twn_weight_quantizer(
+        weights,
+        _hyper(threshold, "threshold", weights),
+        per_channel=_arguments.flag(per_channel, "per_channel"),
+        axis=_arguments.axis(axis),
+        name=name,
+    )
+
+
+def twn_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
+    """Straight through: `dweights = dy`, without a copy.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        name: Of the op.
+
+    Returns:
+        The gradient with respect to `weights`.
+    """
+    return _ops.twn_weight_quantizer_grad(_arguments.tensor(dy, "dy"), name=name)
+
+
+def _hyper(value: Any, name: str, x: tf.Tensor | tf.Variable) -> Any:
+    """A hyper-parameter of an op on `x`."""
+    return _arguments.scalar(value, name, _M, _arguments.hyper_dtype(x.dtype))
+
+
+def _like(
+    value: Any, name: str, x: tf.Tensor | tf.Variable, x_name: str
+) -> tf.Tensor | tf.Variable:
+    """A tensor of the dtype of `x`."""
+    value = _arguments.tensor(value, name, x.dtype)
+    if value.dtype != x.dtype:
+        raise TypeError(
+            f"{name} must have the dtype of {x_name}, {x.dtype.name}, got {value.dtype.name}"
+        )
+    return value

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the factories return: callables that know, show and compare their configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from lowbit import _arguments, _backward, ops
+
+
+class Quantizer:
+    """A quantizer: `y = quantizer(x)`, with a gradient. Equal to another of the same configuration.
+
+    Attributes:
+        op_type: The type of its op in TensorFlow's registry.
+        dtype: The dtype of `x` and `y`.
+    """
+
+    op_type: str
+    dtype: tf.DType
+    _input_name = "x"
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        """Quantizes a tensor.
+
+        Args:
+            x: A dense tensor, array or nested list of the quantizer's dtype, of any shape.
+
+        Returns:
+            A tensor of the shape and dtype of `x`.
+
+        Raises:
+            TypeError: `x` is no dense tensor, or has another dtype.
+            tf.errors.InvalidArgumentError: An argument that is a tensor has a wrong value.
+        """
+        x = _arguments.tensor(x, self._input_name, self.dtype)
+        if x.dtype != self.dtype:
+            raise TypeError(
+                f"{self._input_name} must have the quantizer's dtype {self.dtype.name}, "
+                f"got {x.dtype.name}"
+            )
+        return self._quantize(x)
+
+    def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal quantizer; the dtype by name."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Quantizer:
+        """The quantizer of a configuration.
+
+        Args:
+            config: As `get_config` returned it.
+
+        Returns:
+            A new quantizer, with no state of the old one.
+        """
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return _comparable(self.get_config()) == _comparable(other.get_config())
+
+    def __hash__(self) -> int:
+        return hash((type(self), _comparable(self.get_config())))
+
+
+def _comparable(config: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """A configuration that compares and hashes: tensors and variables by identity."""
+    return tuple((k, id(v) if _arguments.is_tensor(v) else v) for k, v in config.items())
+
+
+class LinearMidTreadHalfQuantizer(Quantizer):
+    """Activations on `2^bit` levels from 0 to `max_value`: `lowbit.linear_mid_tread_half_quantizer`."""
+
+    op_type = "LinearMidTreadHalfQuantizer"
+
+    def __init__(
+        self,
+        bit: Any = None,
+        max_value: Any = None,
+        backward: _backward.Backward | None = None,
+        dtype: Any = tf.float32,
+    ) -> None:
+        self.dtype = _arguments.dtype(dtype)
+        self.bit = _arguments.bit(bit)
+        self.max_value = _arguments.max_value(max_value, self.dtype)
+        self.backward = _arguments.backward(backward)
+
+    def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        forward = ops.linear_mid_tread_half_quantizer
+        if self.backward is None:
+            return forward(x, self.bit, self.max_value)
+        m = getattr(self.max_value, "dtype", _arguments.hyper_dtype(self.dtype))
+        bit = tf.convert_to_tensor(self.bit, tf.int32)
+        inputs = {"x": x, "bit": bit, "max_value": tf.convert_to_tensor(self.max_value, m)}
+        return _backward.call(self.op_type, forward, inputs, {"M": m}, self.backward)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "bit": self.bit,
+            "max_value": self.max_value,
+            "backward": self.backward,
+            "dtype": self.dtype.name,
+        }
+
+
+class BinaryMeanScalingQuantizer(Quantizer):
+    """Weights to `+-mean(|x|)`: `lowbit.binary_mean_scaling_quantizer`."""
+
+    op_type = "BinaryMeanScalingQuantizer"
+
+    def __init__(
+        self, backward: _backward.Backward | None = None, dtype: Any = tf.float32
+    ) -> None:
+        self.dtype = _arguments.dtype(dtype)
+        self.backward = _arguments.backward(backward)
+
+    def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        forward = ops.binary_mean_scaling_quantizer
+        if self.backward is None:
+            return forward(x)
+        return _backward.call(self.op_type, forward, {"x": x}, {}, self.backward)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"backward": self.backward, "dtype": self.dtype.name}
+
+
+class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
+    """Weights to `+-mean(|x|)` per channel: `lowbit.binary_channel_wise_mean_scaling_quantizer`."""
+
+    op_type = "BinaryChannelWiseMeanScalingQuantizer"
+
+    def __init__(
+        self,
+        backward: _backward.Backward | None = None,
+        dtype: Any = tf.float32,
+        *,
+        axis: int = -1,
+    ) -> None:
+        self.dtype = _arguments.dtype(dtype)
+        self.backward = _arguments.backward(backward)
+        self.axis = _arguments.axis(axis)
+
+    def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        if self.backward is None:
+            return self._forward(x)
+        attributes = {"axis": self.axis}
+        return _backward.call(self.op_type, self._forward, {"x": x}, attributes, self.backward)
+
+    def _forward(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        return ops.binary_channel_wise_mean_scaling_quantizer(x, self.axis)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"backward": self.backward, "dtype": self.dtype.name, "axis": self.axis}
+
+
+class TTQWeightQuantizer(Quantizer, tf.Module):
+    """Weights to `+positive`, 0, `-negative`, both trained: `lowbit.ttq_weight_quantizer`.
+
+    A `tf.Module`, so that whatever holds it saves and trains its variables.
+
+    Attributes:
+        positive: The scale of the weights above the threshold, a variable; None before the first
+            call, and in TF1 graphs, where each call has variables of its own scope.
+        negative: The scale of those below it, likewise.
+    """
+
+    op_type = "TTQWeightQuantizer"
+    _input_name = "weights"
+
+    def __init__(
+        self,
+        threshold: Any = 0.05,
+        dtype: Any = tf.float32,
+        *,
+        negative_gradient: str = "exact",
+        initial: Any = 1.0,
+    ) -> None:
+        super().__init__()
+        self.dtype = _arguments.dtype(dtype)
+        self.threshold = _arguments.threshold(threshold, self.dtype, below=1)
+        self.negative_gradient = _arguments.choice(
+            negative_gradient, "negative_gradient", ("exact", "paper")
+        )
+        self.initial = _arguments.initial(initial, self.dtype)
+        self.positive: tf.Variable | None = None
+        self.negative: tf.Variable | None = None
+
+    def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        positive, negative = self._scales(x)
+        return ops.ttq_weight_quantizer(
+            x, positive, negative, self.threshold, self.negative_gradient
+        )
+
+    def _scales(self, weights: tf.Tensor | tf.Variable) -> tuple[Any, Any]:
+        if tf.compat.v1.executing_eagerly_outside_functions():
+            if self.positive is None:
+                self.positive, self.negative = self._make_variables(weights)
+            return self.positive, self.negative
+        initial = self._initial_value(weights)
+        return tuple(
+            tf.compat.v1.get_variable(name, [], self.dtype, lambda *_, **__: initial())
+            for name in ("positive", "negative")
+        )
+
+    def _make_variables(self, weights: tf.Tensor | tf.Variable) -> tuple[tf.Variable, ...]:
+        initial = self._initial_value(weights)
+        names = ("positive", "negative")
+        if self.initial == "mean" and not _known(weights):
+            # A value of the function being traced: tf.function initialises from it at its first run.
+            return tuple(tf.Variable(initial, dtype=self.dtype, name=name) for name in names)
+        with tf.init_scope():
+            return tuple(tf.Variable(initial(), dtype=self.dtype, name=name) for name in names)
+
+    def _initial_value(self, weights: tf.Tensor | tf.Variable) -> Any:
+        if self.initial == "mean":
+            return lambda: tf.reduce_mean(tf.abs(weights))
+        return lambda: tf.cast(self.initial, self.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "dtype": self.dtype.name,
+            "negative_gradient": self.negative_gradient,
+            "initial": self.initial,
+        }
+
+
+def _known(tensor: tf.Tensor | tf.Variable) -> bool:
+    """Whether the value can be read outside of the function that is being traced, if any."""
+    return isinstance(tensor, tf.Variable) or hasattr(tensor, "numpy")
+
+
+class TWNWeightQuantizer(Quantizer):
+    """Weights to `+s`, 0, `-s`: `lowbit.twn_weight_quantizer`."""
+
+    op_type = "TWNWeightQuantizer"
+    _input_name = "weights"
+
+    def __init__(
+        self,
+        threshold: Any = 0.7,
+        dtype: Any = tf.float32,
+        *,
+        per_channel: bool = False,
+        axis: int = -1,
+    ) -> None:
+        self.dtype = _arguments.dtype(dtype)
+        self.threshold = _arguments.threshold(threshold, self.dtype)
+        self.per_channel = _arguments.flag(per_channel, "per_channel")
+        self.axis = _arguments.axis(axis)
+
+    def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        return ops.twn_weight_quantizer(x, self.threshold, self.per_channel, self.axis)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "dtype": self.dtype.name,
+            "per_channel": self.per_channel,
+            "axis": self.axis,
+        }

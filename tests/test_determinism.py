@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Same bits for any number of threads, at any SIMD level, and from run to run."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import reference
+import tensorflow as tf
+from conftest import DTYPES, NEGATIVE, POSITIVE, QUANTIZERS, gradient_of, random_array
+from lowbit import _loader, ops
+from test_forward import SIZES
+
+THREADS = [1, 2, 8]
+ISAS = ["baseline", "sse4", "avx2", "avx512"]
+SHAPES = [(300007,), (100003, 3), (70, 3, 1000)]  # several tasks, each ending in a part of one
+
+
+def _outputs(x, dy):
+    """All that the ops compute from x and dy, in one flat list."""
+    scales = tf.constant(POSITIVE, x.dtype), tf.constant(NEGATIVE, x.dtype)
+    outputs = [ops.ttq_weight_quantizer_grad(dy, x, *scales, 0.05)]
+    for quantizer in QUANTIZERS:
+        outputs += [quantizer.op(x), gradient_of(quantizer.op)(dy, x)]
+    return tf.nest.flatten(outputs)
+
+
+def fingerprints() -> dict[str, list[str]]:
+    """Returns hashes of the bits of every output, by dtype and shape."""
+    result = {}
+    for name, dtype in DTYPES.items():
+        for shape in SHAPES:
+            x, dy = (tf.constant(random_array(shape, dtype, seed)) for seed in (1, 2))
+            hashes = [hashlib.sha256(y.numpy().tobytes()).hexdigest() for y in _outputs(x, dy)]
+            result[f"{name} {shape}"] = hashes
+    return result
+
+
+def main(threads: int) -> None:
+    """Prints the fingerprints computed by so many threads, in TensorFlow's deterministic mode."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.experimental.enable_op_determinism()
+    print(json.dumps(fingerprints()))
+
+
+def _start(threads):
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import test_determinism; test_determinism.main({threads})"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_threads_and_runs():
+    processes = [_start(threads) for threads in THREADS]
+    here = fingerprints()
+    for process in processes:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0
+        assert json.loads(output.splitlines()[-1]) == here
+
+
+@pytest.fixture
+def isa_levels():
+    """The SIMD levels this CPU has; the one in use comes back afterwards."""
+    usual = _loader.isa()
+    yield [level for level in ISAS if _select(level)]
+    _loader.set_isa(usual)
+
+
+def _select(level):
+    try:
+        _loader.set_isa(level)
+    except ValueError:
+        return False
+    return True
+
+
+def test_isa_levels(dtype, isa_levels):
+    assert isa_levels[0] == "baseline"
+    for size in SIZES:
+        x, dy = (tf.constant(random_array((size, 3), dtype, seed)) for seed in (1, 2))
+        results = []
+        for level in isa_levels:
+            _loader.set_isa(level)
+            assert _loader.isa() == level
+            results.append([y.numpy() for y in _outputs(x, dy)])
+        for other in results[1:]:
+            assert all(map(reference.same_bits, results[0], other))

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""First and second derivatives, forward mode, and gradients of the caller's own."""
+
+import functools
+import math
+
+import lowbit
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from conftest import (
+    BIT,
+    FLOAT64_RELATIVE_ERROR,
+    MAX_VALUE,
+    NEGATIVE,
+    POSITIVE,
+    TTQ_THRESHOLD,
+    assert_close,
+    gradient_of,
+    random_array,
+)
+from lowbit import ops
+from test_forward import SHAPES, SIZES
+
+# w, dy and the regions they fall in with threshold 0.5: P, N, dead zone, tie, N.
+WEIGHTS = [1.0, -0.75, 0.25, 0.5, -1.0]
+COEFFICIENTS = [2.0, 3.0, 5.0, 7.0, 11.0]
+P, N = [1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [*SIZES, *SHAPES], ids=str)
+def test_default_gradient(quantizer, dtype, call, shape):
+    if quantizer.channels:
+        if shape == ():
+            pytest.skip("a scalar has no channels")
+        shape = (shape, 3) if isinstance(shape, int) else shape
+    x, dy = random_array(shape, dtype, seed=1), random_array(shape, dtype, seed=2)
+    dx = call(gradient_of(quantizer.op), dy, x)
+    assert_close(dx, quantizer.expected_gradient(dy, x), exact=True)
+
+
+def test_linear_gradient_is_strict_at_both_ends(dtype):
+    """And does not depend on bit."""
+    x = tf.constant([-1.0, -0.0, 0.0, 1e-6, 1.0, 1.984375, 2.0, 2.015625, 9.0], dtype)
+    for bit in (1, 2, 8, 32):
+        dx = gradient_of(lambda x, b=bit: ops.linear_mid_tread_half_quantizer(x, b, 2.0))(
+            tf.fill(x.shape, tf.cast(3.0, dtype)), x
+        )
+        assert dx.numpy().tolist() == [0, 0, 0, 3, 3, 3, 0, 0, 0]
+
+
+def test_hyper_parameters_have_no_gradient():
+    x, one = tf.constant([0.5, -0.5]), tf.constant(1.0)
+    half = tf.constant(0.5)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([half])
+        outputs = [
+            ops.linear_mid_tread_half_quantizer(x, 2, half),
+            ops.ttq_weight_quantizer(x, one, one, half),
+            ops.twn_weight_quantizer(x, half),
+        ]
+    assert [tape.gradient(y, half) for y in outputs] == [None] * 3
+
+
+@pytest.mark.parametrize("kind", ["exact", "paper"])
+@pytest.mark.parametrize("size", SIZES)
+def test_ttq_gradients_of_the_scales(dtype, call, size, kind):
+    w, dy = random_array(size, dtype, seed=size), random_array(size, dtype, seed=size + 1)
+    scales = np.array(POSITIVE, w.dtype), np.array(NEGATIVE, w.dtype)
+    actual = call(_TTQ_GRADIENTS[kind], dy, w, *scales)
+    expected = reference.ttq_grad(dy, w, POSITIVE, NEGATIVE, TTQ_THRESHOLD, kind)
+    assert_close(actual[0], expected[0], exact=True)
+    for one, other in zip(actual[1:], expected[1:], strict=True):
+        _assert_sums_close(one, other, dy)
+
+
+def _assert_sums_close(actual, expected, terms):
+    if terms.dtype == np.float64:  # the terms have both signs: relative to what is summed
+        assert abs(actual - expected) <= FLOAT64_RELATIVE_ERROR * np.abs(terms).sum()
+    else:
+        assert_close(actual, expected, exact=False)
+
+
+def _ttq_gradients(kind, dy, w, positive, negative):
+    with tf.GradientTape() as tape:
+        tape.watch([w, positive, negative])
+        y = ops.ttq_weight_quantizer(w, positive, negative, TTQ_THRESHOLD, negative_gradient=kind)
+    return tape.gradient(y, [w, positive, negative], dy)
+
+
+_TTQ_GRADIENTS = {kind: functools.partial(_ttq_gradients, kind) for kind in ("exact", "paper")}
+
+
+def test_ttq_exact_gradient_by_finite_differences():
+    w = random_array(999, tf.float64)
+    coefficients = random_array(999, tf.float64, seed=1)
+
+    def loss(positive, negative):
+        return tf.reduce_sum(
+            coefficients * tf.sin(ops.ttq_weight_quantizer(w, positive, negative, 0.3))
+        )
+
+    scales = tf.constant([1.2, 0.7], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(scales)
+        value = loss(scales[0], scales[1])
+    step = 1e-5
+    for i, slope in enumerate(tape.gradient(value, scales).numpy()):
+        move = step * tf.one_hot(i, 2, dtype=tf.float64)
+        up, down = loss(*tf.unstack(scales + move)), loss(*tf.unstack(scales - move))
+        assert math.isclose(slope, (up - down) / (2 * step), rel_tol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["exact", "paper"])
+def test_grad_ops(dtype, kind):
+    x, dy = random_array((65, 65), dtype), random_array((65, 65), dtype, seed=1)
+    linear = ops.linear_mid_tread_half_quantizer_grad(dy, x, MAX_VALUE).numpy()
+    assert_close(linear, reference.linear_grad(dy, x, MAX_VALUE), exact=True)
+    scales = tf.constant(POSITIVE, dtype), tf.constant(NEGATIVE, dtype)
+    ttq = ops.ttq_weight_quantizer_grad(dy, x, *scales, TTQ_THRESHOLD, negative_gradient=kind)
+    expected = reference.ttq_grad(dy, x, POSITIVE, NEGATIVE, TTQ_THRESHOLD, kind)
+    assert_close(ttq[0].numpy(), expected[0], exact=True)
+    for actual, total in zip(ttq[1:], expected[1:], strict=True):
+        _assert_sums_close(actual.numpy(), total, dy)
+
+
+@pytest.mark.parametrize(
+    "grad",
+    [
+        ops.binary_mean_scaling_quantizer_grad,
+        ops.binary_channel_wise_mean_scaling_quantizer_grad,
+        ops.twn_weight_quantizer_grad,
+    ],
+)
+def test_straight_through_gradients_do_not_copy(grad):
+    def address(tensor):
+        return np.asarray(memoryview(tensor)).__array_interface__["data"][0]
+
+    dy = tf.constant(random_array((3, 1000), tf.float32))
+    dx = grad(dy)
+    assert dx.shape == dy.shape
+    assert address(dx) == address(dy)
+
+
+def test_persistent_tape(quantizer):
+    x = random_array((5, 3), tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(t := tf.constant(x))
+        y = quantizer.op(t)
+        z = 2 * y
+    for output, slope in ((y, 1.0), (z, 2.0), (y, 1.0)):
+        expected = quantizer.expected_gradient(np.full_like(x, slope), x)
+        assert_close(tape.gradient(output, t).numpy(), expected, exact=True)
+
+
+def _second_gradient(op, x):
+    """d/dx of the sum of dL/dx, where L = sum(y^2) / 2."""
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            loss = tf.reduce_sum(tf.square(op(x))) / 2
+        first = inner.gradient(loss, x)
+    return outer.gradient(first, x)
+
+
+def test_second_gradient(quantizer, dtype, call):
+    """All five are linear in dy with one slope per element, so it is the slope squared."""
+    x = random_array((7, 3), dtype)
+    actual = call(functools.partial(_second_gradient, quantizer.op), x)
+    slope = quantizer.expected_gradient(np.ones_like(x), x)
+    np.testing.assert_array_equal(actual, slope * slope)
+
+
+@pytest.mark.parametrize(("kind", "sign"), [("exact", 1), ("paper", -1)])
+def test_ttq_second_derivatives_by_hand(kind, sign):
+    """L = sum(c y^2) / 2, so dL/dp = sum_P(c p), dL/dn = +-sum_N(c n), dL/dw = c p^2, -c n^2, 0."""
+    w = tf.constant(WEIGHTS)
+    p, n = tf.constant(1.5), tf.constant(0.5)
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch([w, p, n])
+        with tf.GradientTape() as inner:
+            inner.watch([w, p, n])
+            y = ops.ttq_weight_quantizer(w, p, n, 0.5, negative_gradient=kind)
+            loss = tf.reduce_sum(COEFFICIENTS * y * y) / 2
+        dw, dp, dn = inner.gradient(loss, [w, p, n])
+    assert y.numpy().tolist() == [1.5, -0.5, 0, 0, -0.5]
+    assert dp.numpy() == 2 * 1.5
+    assert dn.numpy() == sign * (3 + 11) * 0.5
+    assert dw.numpy().tolist() == [2 * 1.5**2, -3 * 0.5**2, 0, 0, -11 * 0.5**2]
+    zero = tf.UnconnectedGradients.ZERO
+    assert outer.gradient(dp, [p, n], unconnected_gradients=zero) == [2, 0]
+    # "paper" has the wrong sign twice: in dn, and in the path from n to y.
+    assert outer.gradient(dn, [p, n], unconnected_gradients=zero) == [0, 3 + 11]
+    assert outer.gradient(dw, p) == 2 * 2 * 1.5
+    # dw = dy * n on N: through the factor n, -c n; through dy, whose share is +-c n.
+    assert outer.gradient(dw, n) == -(3 + 11) * 0.5 - sign * (3 + 11) * 0.5
+    assert outer.gradient(dw, w).numpy().tolist() == [2 * 1.5**2, 3 * 0.5**2, 5, 7, 11 * 0.5**2]
+
+
+def _forward_mode(op, tangent, x):
+    with tf.autodiff.ForwardAccumulator(x, tangent) as accumulator:
+        y = op(x)
+    return accumulator.jvp(y)
+
+
+def test_forward_accumulator(quantizer, dtype, call):
+    x, tangent = random_array((7, 3), dtype), random_array((7, 3), dtype, seed=1)
+    actual = call(functools.partial(_forward_mode, quantizer.op), tangent, x)
+    assert_close(actual, quantizer.expected_gradient(tangent, x), exact=True)
+
+
+def test_forward_accumulator_of_the_ttq_scales():
+    w, p, n = tf.constant(WEIGHTS), tf.constant(1.5), tf.constant(0.5)
+    tangents = [tf.constant(3.0), tf.constant(4.0)]
+    with tf.autodiff.ForwardAccumulator([p, n], tangents) as accumulator:
+        y = ops.ttq_weight_quantizer(w, p, n, 0.5)
+    assert accumulator.jvp(y).numpy().tolist() == [3, -4, 0, 0, -4]
+
+
+@pytest.mark.parametrize("pfor", [True, False], ids=["pfor", "while_loop"])
+def test_jacobian(quantizer, pfor):
+    x = random_array((2, 3), tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(t := tf.constant(x))
+        y = quantizer.op(t)
+    jacobian = tape.jacobian(y, t, experimental_use_pfor=pfor).numpy()
+    slope = quantizer.expected_gradient(np.ones_like(x), x)
+    np.testing.assert_array_equal(jacobian.reshape(6, 6), np.diag(slope.ravel()))
+
+
+def test_gradients_of_the_grad_ops_in_a_v1_graph():
+    dy, u = COEFFICIENTS, [1.0, -2.0, 3.0, -4.0, 5.0]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        t, w = tf.constant(dy), tf.constant(WEIGHTS)
+        p, n = tf.constant(1.5), tf.constant(0.5)
+        for grad in (
+            ops.binary_mean_scaling_quantizer_grad,
+            ops.binary_channel_wise_mean_scaling_quantizer_grad,
+            ops.twn_weight_quantizer_grad,
+        ):
+            (second,) = tf.gradients(grad(t), t, tf.constant(u))
+            assert session.run(second).tolist() == u
+        linear = ops.linear_mid_tread_half_quantizer_grad(t, w, 0.75)
+        (second,) = tf.gradients(linear, t, tf.constant(u))
+        assert session.run(second).tolist() == [0, 0, 3, -4, 0]
+        ttq = ops.ttq_weight_quantizer_grad(t, w, p, n, 0.5)
+        seeds = [tf.constant(u), tf.constant(100.0), tf.constant(1000.0)]
+        second = session.run(tf.gradients(ttq, [t, p, n], seeds))
+    assert second[0].tolist() == [1.5 + 100, -1 - 1000, 3, -4, 2.5 - 1000]
+    assert second[1] == 2 * 1
+    assert second[2] == -2 * 3 + 5 * 11
+
+
+FACTORIES = {  # by op type: the factory, and the number of the op's inputs
+    "LinearMidTreadHalfQuantizer": (
+        lambda backward, dtype=tf.float32: lowbit.linear_mid_tread_half_quantizer(
+            BIT, MAX_VALUE, backward, dtype
+        ),
+        3,
+    ),
+    "BinaryMeanScalingQuantizer": (lowbit.binary_mean_scaling_quantizer, 1),
+    "BinaryChannelWiseMeanScalingQuantizer": (
+        lowbit.binary_channel_wise_mean_scaling_quantizer,
+        1,
+    ),
+}
+
+
+@pytest.fixture(params=FACTORIES)
+def op_type(request):
+    return request.param
+
+
+def _eager(quantizer, x, dy):
+    return gradient_of(quantizer)(tf.constant(dy), tf.constant(x)).numpy()
+
+
+def _function(quantizer, x, dy):
+    return tf.function(gradient_of(quantizer))(tf.constant(dy), tf.constant(x)).numpy()
+
+
+def _v1_graph(quantizer, x, dy):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        t = tf.compat.v1.placeholder(x.dtype, x.shape)
+        (dx,) = tf.gradients(quantizer(t), t, tf.constant(dy))
+        return session.run(dx, {t: x})
+
+
+@pytest.fixture(params=[_eager, _function, _v1_graph], ids=["eager", "function", "v1_graph"])
+def differentiate(request):
+    """Returns dL/dx of a quantizer, given x and dL/dy."""
+    return request.param
+
+
+@pytest.mark.parametrize("as_tuple", [False, True], ids=["dx", "tuple"])
+def test_backward(op_type, differentiate, dtype, as_tuple):
+    factory, input_count = FACTORIES[op_type]
+    seen = []
+
+    def backward(op, grad):
+        seen.append((op.type, len(op.inputs), len(op.outputs), op.get_attr("T")))
+        if as_tuple:
+            return (grad * op.outputs[0],) + (None,) * (input_count - 1)
+        return grad * op.inputs[0]
+
+    quantizer = factory(backward, dtype)
+    x, dy = random_array((5, 3), dtype), random_array((5, 3), dtype, seed=1)
+    dx = differentiate(quantizer, x, dy)
+    assert set(seen) == {(op_type, input_count, 1, dtype)}
+    assert_close(dx, dy * (quantizer(tf.constant(x)).numpy() if as_tuple else x), exact=True)
+
+
+def test_backward_sees_the_hyper_parameters(differentiate):
+    def backward(op, grad):
+        _, bit, max_value = op.inputs
+        return grad * tf.cast(bit, tf.float32) + max_value
+
+    quantizer = lowbit.linear_mid_tread_half_quantizer(BIT, MAX_VALUE, backward)
+    x, dy = random_array((5, 3), tf.float32), random_array((5, 3), tf.float32, seed=1)
+    np.testing.assert_array_equal(differentiate(quantizer, x, dy), dy * BIT + MAX_VALUE)
+
+
+def test_backward_leaves_other_quantizers_alone(differentiate):
+    x, dy = random_array((5, 3), tf.float32), random_array((5, 3), tf.float32, seed=1)
+
+    def two(x):
+        own = lowbit.binary_mean_scaling_quantizer(lambda op, grad: 10 * grad)
+        other = lowbit.binary_mean_scaling_quantizer(lambda op, grad: 100 * grad)
+        return own(x) + other(x) + lowbit.binary_mean_scaling_quantizer()(x)
+
+    np.testing.assert_array_equal(differentiate(two, x, dy), 100 * dy + (10 * dy + dy))
+
+
+def test_backward_can_be_differentiated(call):
+    """L = sum(y^2) / 2, so dL/dx = 3 y, and the derivative of its sum is 3 * 3."""
+    quantizer = lowbit.binary_mean_scaling_quantizer(lambda op, grad: 3 * grad)
+    second = call(functools.partial(_second_gradient, quantizer), np.float32([0.5, -2.5]))
+    assert second.tolist() == [9, 9]
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda op, g: (g,) * (len(op.inputs) + 1), r"backward .*\b{count}\b.* got {more}\b"),
+        (lambda op, g: (), r"backward .*\b{count}\b.* got 0\b"),
+        (lambda op, g: g[:1], r"backward .*shape \(5, 3\).* got \(1, 3\)"),
+        (lambda op, g: tf.reduce_sum(g), r"backward .*shape \(5, 3\).* got \(\)"),
+    ],
+    ids=["too_many", "none", "shape", "scalar"],
+)
+def test_backward_with_a_wrong_result(op_type, differentiate, result, message):
+    factory, count = FACTORIES[op_type]
+    x = random_array((5, 3), tf.float32)
+    with pytest.raises(ValueError, match=message.format(count=count, more=count + 1)):
+        differentiate(factory(result), x, x)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The factories and the objects they return: configuration, variables, dtypes."""
+
+import inspect
+
+import lowbit
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import assert_close, gradient_of, random_array
+from lowbit import ops, quantizers
+
+SIGNATURES = {
+    "linear_mid_tread_half_quantizer": "bit=None, max_value=None, backward=None, dtype=tf.float32",
+    "binary_mean_scaling_quantizer": "backward=None, dtype=tf.float32",
+    "binary_channel_wise_mean_scaling_quantizer": "backward=None, dtype=tf.float32, *, axis=-1",
+    "ttq_weight_quantizer": (
+        "threshold=0.05, dtype=tf.float32, *, negative_gradient='exact', initial=1.0"
+    ),
+    "twn_weight_quantizer": "threshold=0.7, dtype=tf.float32, *, per_channel=False, axis=-1",
+}
+
+
+def double(op, grad):
+    return 2 * grad
+
+
+EXAMPLES = {  # as written, and what is equal to nothing else here
+    "linear": lambda: lowbit.linear_mid_tread_half_quantizer(2, 2.0),
+    "linear_half": lambda: lowbit.linear_mid_tread_half_quantizer(2, 2.0, dtype=tf.half),
+    "linear_backward": lambda: lowbit.linear_mid_tread_half_quantizer(2, 2.0, double),
+    "binary": lambda: lowbit.binary_mean_scaling_quantizer(),
+    "binary_double": lambda: lowbit.binary_mean_scaling_quantizer(dtype=tf.float64),
+    "channel_wise": lambda: lowbit.binary_channel_wise_mean_scaling_quantizer(),
+    "channel_wise_axis": lambda: lowbit.binary_channel_wise_mean_scaling_quantizer(axis=-2),
+    "ttq": lambda: lowbit.ttq_weight_quantizer(),
+    "ttq_paper": lambda: lowbit.ttq_weight_quantizer(negative_gradient="paper"),
+    "ttq_mean": lambda: lowbit.ttq_weight_quantizer(0.1, initial="mean"),
+    "twn": lambda: lowbit.twn_weight_quantizer(),
+    "twn_per_channel": lambda: lowbit.twn_weight_quantizer(0.5, per_channel=True, axis=0),
+}
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request):
+    return EXAMPLES[request.param]
+
+
+@pytest.mark.parametrize("factory", SIGNATURES)
+def test_signature(factory):
+    def text(parameter):
+        default = parameter.default
+        return f"{parameter.name}={'tf.float32' if default is tf.float32 else repr(default)}"
+
+    parameters = inspect.signature(getattr(lowbit, factory)).parameters.values()
+    positional = [text(p) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    keyword_only = [text(p) for p in parameters if p.kind is p.KEYWORD_ONLY]
+    star = ["*"] if keyword_only else []
+    assert ", ".join(positional + star + keyword_only) == SIGNATURES[factory]
+
+
+@pytest.mark.parametrize(
+    ("factory", "cls"),
+    [
+        (lambda: lowbit.linear_mid_tread_half_quantizer(2, 2.0), "LinearMidTreadHalfQuantizer"),
+        (lowbit.binary_mean_scaling_quantizer, "BinaryMeanScalingQuantizer"),
+        (
+            lowbit.binary_channel_wise_mean_scaling_quantizer,
+            "BinaryChannelWiseMeanScalingQuantizer",
+        ),
+        (lowbit.ttq_weight_quantizer, "TTQWeightQuantizer"),
+        (lowbit.twn_weight_quantizer, "TWNWeightQuantizer"),
+    ],
+)
+def test_factories_return_instances_of_small_classes(factory, cls):
+    assert type(factory()) is getattr(quantizers, cls)
+
+
+def test_config_round_trip(example):
+    quantizer = example()
+    config = quantizer.get_config()
+    again = type(quantizer).from_config(config)
+    assert again == quantizer
+    assert again.get_config() == config
+    assert repr(again) == repr(quantizer)
+    x = tf.constant([[0.3, -1.0], [0.1, 1.5]], quantizer.dtype)
+    np.testing.assert_array_equal(again(x).numpy(), quantizer(x).numpy())
+
+
+def test_equality_and_hash_go_by_configuration():
+    made = [make() for make in EXAMPLES.values()]
+    again = [make() for make in EXAMPLES.values()]
+    for i, quantizer in enumerate(made):
+        assert [quantizer == other for other in again] == [i == j for j in range(len(again))]
+        assert hash(quantizer) == hash(again[i])
+        assert quantizer != "a quantizer"
+
+
+def test_attributes_are_named_like_the_arguments(example):
+    quantizer = example()
+    for name, parameter in inspect.signature(type(quantizer)).parameters.items():
+        assert hasattr(quantizer, name), parameter
+    assert quantizer.dtype in (tf.half, tf.float32, tf.float64)
+
+
+def test_repr_shows_class_and_configuration(example):
+    quantizer = example()
+    text = repr(quantizer)
+    assert text.startswith(type(quantizer).__name__ + "(")
+    for name in ("bit", "max_value", "threshold", "axis", "negative_gradient", "initial"):
+        if hasattr(quantizer, name):
+            assert f"{name}={getattr(quantizer, name)!r}" in text
+
+
+@pytest.mark.parametrize("spelling", ["bfloat16", tf.bfloat16, tf.bfloat16.as_numpy_dtype])
+def test_dtype_spellings(spelling):
+    assert lowbit.twn_weight_quantizer(dtype=spelling).dtype == tf.bfloat16
+
+
+def test_factories_agree_with_the_ops(dtype):
+    x = tf.constant(random_array((3, 3, 4, 5), dtype))
+    one = tf.ones([], dtype)
+    pairs = [
+        (
+            lowbit.linear_mid_tread_half_quantizer(3, 1.5, dtype=dtype),
+            ops.linear_mid_tread_half_quantizer(x, 3, 1.5),
+        ),
+        (lowbit.binary_mean_scaling_quantizer(dtype=dtype), ops.binary_mean_scaling_quantizer(x)),
+        (
+            lowbit.binary_channel_wise_mean_scaling_quantizer(dtype=dtype, axis=1),
+            ops.binary_channel_wise_mean_scaling_quantizer(x, axis=1),
+        ),
+        (
+            lowbit.ttq_weight_quantizer(0.2, dtype, initial=1.0),
+            ops.ttq_weight_quantizer(x, one, one, 0.2),
+        ),
+        (lowbit.twn_weight_quantizer(0.4, dtype), ops.twn_weight_quantizer(x, 0.4)),
+        (
+            lowbit.twn_weight_quantizer(0.4, dtype, per_channel=True, axis=0),
+            ops.twn_weight_quantizer(x, 0.4, per_channel=True, axis=0),
+        ),
+    ]
+    for quantizer, expected in pairs:
+        assert_close(quantizer(x).numpy(), expected.numpy(), exact=True)
+
+
+def test_variables_and_arrays_are_accepted():
+    quantizer = lowbit.binary_mean_scaling_quantizer()
+    expected = [1.5, -1.5]
+    for x in ([1.0, -2.0], np.float32([1, -2]), tf.Variable([1.0, -2.0])):
+        assert quantizer(x).numpy().tolist() == expected
+
+
+def test_stock_reference_agrees():
+    """`lowbit.reference`: the same factories in stock TensorFlow ops."""
+    x = random_array((3, 3, 4, 5), tf.float32)
+    dy = random_array((3, 3, 4, 5), tf.float32, seed=1)
+    arguments = {"linear_mid_tread_half_quantizer": (2, 2.0)}
+    for name in SIGNATURES:
+        ours, stock = (
+            getattr(module, name)(*arguments.get(name, ())) for module in (lowbit, lowbit.reference)
+        )
+        np.testing.assert_allclose(ours(x), stock(tf.constant(x)), rtol=1e-6)
+        gradients = [gradient_of(q)(tf.constant(dy), tf.constant(x)) for q in (ours, stock)]
+        np.testing.assert_allclose(*gradients, rtol=1e-6)
+
+
+def test_ttq_makes_its_variables_once_at_the_first_call(dtype):
+    quantizer = lowbit.ttq_weight_quantizer(dtype=dtype, initial=0.5)
+    assert quantizer.trainable_variables == ()
+    x = tf.constant([1.0, -1.0, 0.0], dtype)
+    assert quantizer(x).numpy().tolist() == [0.5, -0.5, 0]
+    positive, negative = quantizer.positive, quantizer.negative
+    assert {v.ref() for v in quantizer.trainable_variables} == {positive.ref(), negative.ref()}
+    assert positive.dtype == negative.dtype == dtype
+    assert (positive.shape, negative.shape) == ((), ())
+    positive.assign(3.0)
+    negative.assign(2.0)
+    assert quantizer(x).numpy().tolist() == [3, -2, 0]
+    assert quantizer.positive is positive
+    assert quantizer.negative is negative
+
+
+@pytest.mark.parametrize("initial", [0.5, "mean"])
+def test_ttq_first_called_inside_a_function(initial):
+    quantizer = lowbit.ttq_weight_quantizer(initial=initial)
+
+    @tf.function
+    def call(w):
+        return quantizer(w)
+
+    expected = 0.5 if initial == 0.5 else 2.0
+    assert call([1.0, -3.0]).numpy().tolist() == [expected, -expected]
+    assert quantizer.positive.numpy() == quantizer.negative.numpy() == expected
+    quantizer.positive.assign(7.0)
+    assert call([1.0, -3.0]).numpy().tolist() == [7, -expected]
+    assert len(quantizer.trainable_variables) == 2
+
+
+def test_ttq_initial_mean_is_of_the_first_weights_seen(dtype):
+    quantizer = lowbit.ttq_weight_quantizer(dtype=dtype, initial="mean")
+    quantizer(tf.constant([1.0, -3.0], dtype))
+    assert quantizer.positive.numpy() == quantizer.negative.numpy() == 2
+    assert quantizer(tf.constant([10.0, -10.0], dtype)).numpy().tolist() == [2, -2]
+
+
+def test_ttq_learns():
+    """Gradient descent finds both levels; along the "paper" sign `negative` runs away."""
+    w = tf.constant([1.0, -1.0, 0.01])
+    found = {}
+    for kind in ("exact", "paper"):
+        quantizer = lowbit.ttq_weight_quantizer(negative_gradient=kind)
+        for _ in range(60):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(quantizer(w) - [2.0, -0.5, 0.0]))
+            variables = quantizer.trainable_variables
+            for variable, slope in zip(variables, tape.gradient(loss, variables), strict=True):
+                variable.assign_sub(0.1 * slope)
+        found[kind] = quantizer.positive.numpy(), quantizer.negative.numpy()
+    np.testing.assert_allclose(found["exact"], [2, 0.5], atol=1e-4)
+    assert abs(found["paper"][1] - 0.5) > 1000

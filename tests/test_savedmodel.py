@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SavedModels and checkpoints that hold quantizers, read by another process."""
+
+import os
+import subprocess
+import sys
+
+import lowbit
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import random_array
+
+LOADER = """
+import sys
+import numpy as np
+import tensorflow as tf
+import lowbit
+
+folder = sys.argv[1]
+model = tf.saved_model.load(folder + "/model")
+data = np.load(folder + "/data.npz")
+x, dy = tf.constant(data["x"]), tf.constant(data["dy"])
+with tf.GradientTape() as tape:
+    tape.watch(x)
+    y = model(x)
+dx, *scales = tape.gradient(y, [x, *model.trainable_variables], dy)
+print([v.name for v in model.trainable_variables])
+np.savez(folder + "/result.npz", y=y, dx=dx, scales=tf.stack(scales), twice=model.gradient(x, dy))
+"""
+
+
+def twice(op, grad):
+    return 2 * grad * op.inputs[0]
+
+
+class Model(tf.Module):
+    """All five quantizers in a row of sums, one with a gradient of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = lowbit.linear_mid_tread_half_quantizer(2, 2.0)
+        self.own_gradient = lowbit.linear_mid_tread_half_quantizer(2, 2.0, twice)
+        self.binary = lowbit.binary_mean_scaling_quantizer()
+        self.channel_wise = lowbit.binary_channel_wise_mean_scaling_quantizer(backward=twice)
+        self.ttq = lowbit.ttq_weight_quantizer(initial=0.5)
+        self.twn = lowbit.twn_weight_quantizer(per_channel=True)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+    def __call__(self, x):
+        quantizers = (
+            self.linear,
+            self.own_gradient,
+            self.binary,
+            self.channel_wise,
+            self.ttq,
+            self.twn,
+        )
+        return tf.add_n([quantizer(x) for quantizer in quantizers])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None, 3])])
+    def gradient(self, x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = self(x)
+        return tape.gradient(y, x, dy)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Returns the model, its data, and what another process computed with the saved copy."""
+    folder = tmp_path_factory.mktemp("saved")
+    x, dy = random_array((50, 3), tf.float32), random_array((50, 3), tf.float32, seed=1)
+    model = Model()
+    model(x)
+    model.ttq.positive.assign(1.25)
+    tf.saved_model.save(model, str(folder / "model"))
+    np.savez(folder / "data.npz", x=x, dy=dy)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LOADER, str(folder)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return model, x, dy, np.load(folder / "result.npz")
+
+
+def _gradients(model, x, dy):
+    with tf.GradientTape() as tape:
+        tape.watch(t := tf.constant(x))
+        y = model(t)
+    return y, *tape.gradient(y, [t, *model.trainable_variables], dy)
+
+
+def test_outputs_and_gradients_after_reload(saved):
+    model, x, dy, result = saved
+    y, dx, *scales = _gradients(model, x, tf.constant(dy))
+    np.testing.assert_array_equal(result["y"], y)
+    np.testing.assert_array_equal(result["dx"], dx)
+    np.testing.assert_array_equal(result["twice"], dx)
+    np.testing.assert_array_equal(result["scales"], scales)
+    assert np.all(result["scales"] != 0)
+
+
+def test_own_gradient_survives(saved):
+    """Without `backward`, the two quantizers that have one would add dy and the clipped dy."""
+    _, x, dy, result = saved
+    inside = (x > 0) & (x < 2)
+    kept = np.abs(x) > np.float32(0.05) * np.abs(x).max()
+    ttq = np.where(kept, np.where(x > 0, 1.25, 0.5), 1)
+    expected = dy * (inside + 2 * x + 1 + 2 * x + ttq + 1)
+    np.testing.assert_allclose(result["dx"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_module_tracks_the_ttq_variables(saved):
+    model = saved[0]
+    tracked = {v.ref() for v in model.trainable_variables}
+    assert tracked == {model.ttq.positive.ref(), model.ttq.negative.ref()}
+
+
+def test_checkpoint(tmp_path):
+    model = Model()
+    model(tf.zeros([1, 3]))
+    model.ttq.positive.assign(3.0)
+    model.ttq.negative.assign(4.0)
+    path = tf.train.Checkpoint(model=model).save(str(tmp_path / "checkpoint"))
+    fresh = Model()
+    fresh(tf.zeros([1, 3]))
+    tf.train.Checkpoint(model=fresh).restore(path).assert_consumed()
+    assert (fresh.ttq.positive.numpy(), fresh.ttq.negative.numpy()) == (3, 4)
+
+
+def test_checkpoint_restored_before_the_first_call(tmp_path):
+    """The variables wait for the first call, and take the checkpoint's values then."""
+    model = Model()
+    model(tf.zeros([1, 3]))
+    model.ttq.positive.assign(3.0)
+    path = tf.train.Checkpoint(model=model).save(str(tmp_path / "checkpoint"))
+    fresh = Model()
+    status = tf.train.Checkpoint(model=fresh).restore(path)
+    fresh(tf.zeros([1, 3]))
+    status.assert_consumed()
+    assert fresh.ttq.positive.numpy() == 3
