@@ -17,6 +17,7 @@ import tensorflow as tf
 BIT, MAX_VALUE = 2, 2.0
 TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7
 TTQ_SCALES = {"positive": 0.75, "negative": 0.5}
+_CHECKED_AT_ONCE = 1 << 22  # elements, because float64 takes twice the memory
 
 
 class Size(NamedTuple):
@@ -183,12 +184,21 @@ def mistake(got: Any, want: list[tf.Tensor], tolerance: float | None = None) -> 
     """
     for index, (result, exact) in enumerate(zip(tf.nest.flatten(got), want, strict=True)):
         bound = tolerance or 2 * float(np.finfo(result.dtype.as_numpy_dtype).eps)
-        wrong = ~(tf.abs(tf.cast(result, tf.float64) - exact) <= bound * tf.abs(exact))
+        result, exact = tf.reshape(result, [-1]), tf.reshape(exact, [-1])
+        wrong = _wrong(result, exact, bound)
         if tf.reduce_any(wrong):
-            first = int(tf.argmax(tf.reshape(wrong, [-1])))
+            first = int(tf.argmax(wrong))
             return (
                 f"{tf.math.count_nonzero(wrong)} of {tf.size(wrong)} elements of output {index}, "
-                f"the first at {first}: must be {tf.reshape(exact, [-1])[first]:.9g}, "
-                f"got {tf.reshape(result, [-1])[first]:.9g}"
+                f"the first at {first}: must be {exact[first]:.9g}, got {result[first]:.9g}"
             )
     return None
+
+
+def _wrong(result: tf.Tensor, exact: tf.Tensor, bound: float) -> tf.Tensor:
+    """Returns where two vectors differ by more than `bound`, or either is NaN."""
+    starts = range(0, len(exact), _CHECKED_AT_ONCE)
+    blocks = [(v[i : i + _CHECKED_AT_ONCE] for v in (result, exact)) for i in starts]
+    return tf.concat(
+        [~(tf.abs(tf.cast(r, e.dtype) - e) <= bound * tf.abs(e)) for r, e in blocks], axis=0
+    )

@@ -210,7 +210,7 @@ def called_function(node: v1.NodeDef) -> str:
 def fetches(graph_def: v1.GraphDef) -> list[str]:
     """The outputs of the quantizers that the graph calls, and the graph's own."""
     calls = [node.name for node in graph_def.node if called_function(node) in QUANTIZERS]
-    outputs = [len(node.input) for node in graph_def.node if node.name == "out"][0]
+    outputs = next(len(node.input) for node in graph_def.node if node.name == "out")
     return [f"{name}:0" for name in calls] + [f"out:{i}" for i in range(outputs)]
 
 

@@ -152,6 +152,6 @@ def call(request) -> Callable:
         tensors = [tf.convert_to_tensor(a) for a in arrays]
         if request.param == "function":
             function = compiled(function, *(t.dtype for t in tensors))
-        return tf.nest.map_structure(np.asarray, function(*tensors))
+        return tf.nest.map_structure(lambda y: np.asarray(y.numpy()), function(*tensors))
 
     return run

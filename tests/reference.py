@@ -8,7 +8,7 @@ in the compute type, in the documented order, so that they can be compared bit f
 
 import numpy as np
 
-THRESHOLD_ULPS = 4  # nearer than this to a computed threshold, either side of it is right
+THRESHOLD_ULPS = 2  # nearer than this to a computed threshold, either side of it is right
 
 
 def compute_type(dtype):
@@ -24,7 +24,8 @@ def linear(x, bit, max_value):
         return clipped.astype(x.dtype)
     n = 2.0**bit - 1
     level = round_half_up(clipped * c(n / np.float64(m)))
-    return np.where(level >= c(n), m, level * c(np.float64(m) / n)).astype(x.dtype)
+    at_end = (level >= c(n)) | (clipped == m)
+    return np.where(at_end, m, level * c(np.float64(m) / n)).astype(x.dtype)
 
 
 def linear_grad(dy, x, max_value):
@@ -57,14 +58,15 @@ def ttq_grad(dy, w, positive, negative, threshold, negative_gradient="exact"):
     c = compute_type(w.dtype)
     d = dy.astype(c)
     above, below = _ttq_regions(w.astype(c), threshold)
-    nan = np.where(np.isnan(w).any(), c(np.nan), c(0))
-    dw = np.where(above, d * c(positive), np.where(below, d * c(negative), d)) + nan
-    d_positive = np.sum(d[above], dtype=np.longdouble) + nan
-    d_negative = np.sum(d[below], dtype=np.longdouble) + nan
+    dw = np.where(above, d * c(positive), np.where(below, d * c(negative), d))
+    d_positive = np.sum(d[above], dtype=np.longdouble)
+    d_negative = np.sum(d[below], dtype=np.longdouble)
     if negative_gradient == "exact":
         d_negative = -d_negative
-    scalars = (s.astype(c).astype(dy.dtype) for s in (d_positive, d_negative))
-    return (dw.astype(dy.dtype), *scalars)
+    gradients = dw, d_positive, d_negative
+    if np.isnan(w).any():
+        gradients = (np.full_like(g, np.nan) for g in gradients)
+    return tuple(g.astype(c).astype(dy.dtype) for g in gradients)
 
 
 def twn(w, threshold, axis=None):
@@ -82,6 +84,8 @@ def twn(w, threshold, axis=None):
 
 def twn_is_decided(w, threshold, axis=None):
     """Whether no element is so near its threshold that either side of it would be right."""
+    if w.size == 0:
+        return True
     c = compute_type(w.dtype)
     v = _by_channel(w, axis)
     t = _twn_threshold(v, c(threshold)).astype(c)

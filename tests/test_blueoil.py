@@ -23,12 +23,9 @@ from tensorflow.python.framework.function import Defun
 from lowbit.blueoil import convert_graph_def
 
 GRAPHS = ["new", "old", "partitioned", "nested", "pact", "double", "rounding_new", *TWN_FORMULAS]
-OP_TYPES = {
-    "linear": "LinearMidTreadHalfQuantizer",
-    "binary": "BinaryMeanScalingQuantizer",
-    "channel_wise": "BinaryChannelWiseMeanScalingQuantizer",
-}
-FLOAT, DOUBLE = tf.float32.as_datatype_enum, tf.float64.as_datatype_enum
+FLOAT, DOUBLE, HALF, INT32 = (
+    dtype.as_datatype_enum for dtype in (tf.float32, tf.float64, tf.half, tf.int32)
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +100,7 @@ def test_a_zero_weight_counts_as_positive_where_older_graphs_gave_zero(folder, f
 
 @of_graph("new")
 def test_the_original_cannot_be_imported_here(original):
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+    with pytest.raises(ValueError, match="an op with the same name already exists"):
         run(original, fetches(original))
 
 
@@ -119,7 +116,7 @@ def test_the_original_is_not_modified(original):
 def test_calls_become_nodes_of_our_ops(original):
     converted = nodes_by_name(convert_graph_def(original))
     names = OLD_NAMES if OLD_NAMES["linear"] in functions(original) else NEW_NAMES
-    op_types = {function: OP_TYPES[key] for key, function in names.items()} | {
+    op_types = {function: NEW_NAMES[key] for key, function in names.items()} | {
         "ttq_weight_quantizer": "TTQWeightQuantizer",
         "twn_weight_quantizer": "TWNWeightQuantizer",
     }
@@ -150,7 +147,7 @@ def test_half_nodes():
     graph_def = freeze(lambda: tf.identity(twn(tf.constant([1, 2, 3], tf.half)), "out"))
     converted = convert_graph_def(graph_def)
     node = nodes_by_name(converted)["twn_weight_quantizer"]
-    assert (node.attr["T"].type, node.attr["M"].type) == (tf.half.as_datatype_enum, FLOAT)
+    assert (node.attr["T"].type, node.attr["M"].type) == (HALF, FLOAT)
     assert value(nodes_by_name(converted)[node.input[1]]) == np.float16(0.7)
     np.testing.assert_array_equal(run(converted, ["out:0"])["out:0"], [0, 2.5, 2.5])
 
@@ -190,7 +187,7 @@ def test_functions_that_call_quantizers_stay(original):
 def test_an_integer_max_value_becomes_float(original):
     converted = convert_graph_def(original)
     [cast] = new_nodes(original, converted)
-    assert (cast.op, cast.attr["SrcT"].type, cast.attr["DstT"].type) == ("Cast", 3, FLOAT)
+    assert (cast.op, cast.attr["SrcT"].type, cast.attr["DstT"].type) == ("Cast", INT32, FLOAT)
     call = nodes_by_name(converted)["QTZ_linear_mid_tread_half"]
     assert call.input[2] == cast.name
     layer = next(f for n, f in functions(converted).items() if n.startswith("layer"))
@@ -210,7 +207,7 @@ def test_an_integer_max_value_becomes_float(original):
 def test_an_integer_constant_stays_for_others(original):
     call = next(n for n in original.node if n.op == "QTZ_linear_mid_tread_half")
     other = original.node.add(name="other", op="Identity", input=[call.input[2]])
-    other.attr["T"].type = tf.int32.as_datatype_enum
+    other.attr["T"].type = INT32
     converted = convert_graph_def(original)
     nodes = nodes_by_name(converted)
     assert nodes[call.input[2]] == nodes_by_name(original)[call.input[2]]
@@ -241,7 +238,7 @@ def test_inputs_of_pact_are_reordered(original):
 
 @of_graph("pact")
 def test_inputs_of_an_integer_pact_are_recognised_by_name(original):
-    original.library.function[0].signature.input_arg[1].type = tf.int32.as_datatype_enum
+    original.library.function[0].signature.input_arg[1].type = INT32
     [call] = [n for n in original.node if n.op == "QTZ_linear_mid_tread_half"]
     converted = nodes_by_name(convert_graph_def(original))
     assert converted[call.name].input[1] == call.input[2]

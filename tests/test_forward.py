@@ -73,12 +73,12 @@ def test_shape_inference(quantizer, dtype):
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_channel_counts(dtype, channels, axis):
     shape = {0: (channels, 3), 1: (2, channels, 3), -1: (3, channels)}[axis]
-    _check_channels(random_array(shape, dtype, seed=channels), axis)
+    _check_channels(random_array(shape, dtype, seed=3), axis)
 
 
 @pytest.mark.parametrize(("shape", "axis"), CHANNEL_SHAPES, ids=str)
 def test_channel_axes(dtype, shape, axis):
-    _check_channels(random_array(shape, dtype, seed=len(shape)), axis)
+    _check_channels(random_array(shape, dtype, seed=1), axis)
 
 
 def _check_channels(x, axis):

@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `import lowbit` does with each TensorFlow and op library it may find, good or bad."""
+"""What `import lowbit` makes of each TensorFlow and op library it may find, good or bad."""
 
+import importlib.util
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
-from lowbit import library_path
 
-PACKAGE = pathlib.Path(library_path()).parents[1]
+from lowbit import _loader, library_path
+
 LIBRARY = pathlib.Path(library_path())
-REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
+PACKAGE = pathlib.Path(_loader.__file__).parent
+NO_FIT = "lowbit has no op library that fits TensorFlow 2."
+REBUILD = "    pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
-def run(code: str, *paths: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
-    """Runs Python code in a fresh process, `paths` first on its module path."""
-    search = os.pathsep.join(map(str, [*paths, PACKAGE.parent]))
+def run(code: str, path: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
+    """Runs Python code in a fresh process, `path` first on its module path."""
+    search = os.pathsep.join([str(path), str(PACKAGE.parent)])
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": search, **environment},
@@ -26,152 +30,159 @@ def run(code: str, *paths: pathlib.Path, **environment: str) -> subprocess.Compl
     )
 
 
-def import_error(*paths: pathlib.Path, **environment: str) -> str:
+def import_error(path: pathlib.Path) -> str:
     """The message of the one ImportError that `import lowbit` ends with."""
-    result = run("import lowbit", *paths, **environment)
-    assert result.returncode == 1, result.stderr
+    result = run("import lowbit", path)
     assert result.stderr.count("Traceback") == 1, result.stderr
-    _, message = result.stderr.rsplit("\nImportError: ", 1)
+    *_, message = result.stderr.rpartition("\nImportError: ")
     return message.strip()
 
 
-def fake_tensorflow(folder: pathlib.Path, version: str) -> pathlib.Path:
-    """A TensorFlow that has a version and nothing else."""
-    (folder / "tensorflow").mkdir()
-    (folder / "tensorflow/__init__.py").write_text(f"__version__ = '{version}'")
-    return folder
+def load_error(loader: types.ModuleType) -> str:
+    """The message of the one ImportError that loading the op library ends with."""
+    with pytest.raises(ImportError) as error:
+        loader.load()
+    assert error.value.__suppress_context__ or error.value.__context__ is None
+    return str(error.value)
+
+
+def compile_library(path: pathlib.Path, code: str) -> None:
+    """Makes a shared library, or skips the test where there is no compiler."""
+    compiler = shutil.which("c++") or pytest.skip("no C++ compiler on PATH")
+    options = ["-shared", "-fPIC", "-Wl,-z,now", "-x", "c++", "-", "-o", str(path)]
+    subprocess.run([compiler, *options], input=code, text=True, check=True)
 
 
 @pytest.fixture
-def copied(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of the package without an op library; its parent goes on the module path."""
-    package = tmp_path / "copy" / "lowbit"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    (package / "_ops").mkdir(exist_ok=True)
-    return package
+def package(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the package, without an op library."""
+    copy = tmp_path / "copy" / "lowbit"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (copy / "_ops").mkdir(exist_ok=True)
+    return copy
 
 
-def test_another_minor(copied):
-    shutil.copy(LIBRARY, copied / "_ops" / "tf2_3.so")
-    shutil.copy(LIBRARY, copied / "_ops" / "tf2_10.so")
-    message = import_error(copied.parent)
-    assert message.startswith("lowbit has no op library that fits TensorFlow 2.")
-    assert f"there is no {copied}/_ops/{LIBRARY.name}" in message
-    assert "It was built for TensorFlow 2.3, 2.10." in message
-    assert 'pip install "tensorflow-cpu==2.10.*"' in message
-    assert REBUILD in message
+@pytest.fixture
+def loader(package: pathlib.Path) -> types.ModuleType:
+    """The loader of that copy."""
+    spec = importlib.util.spec_from_file_location("loader", package / "_loader.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_no_library_at_all(copied):
-    message = import_error(copied.parent)
-    assert "It was built for TensorFlow (none)." in message
-    assert "tensorflow-cpu" not in message
-    assert REBUILD in message
+def test_library_for_other_minors(loader, package):
+    for minor in ("2_3", "2_10"):
+        shutil.copy(LIBRARY, package / "_ops" / f"tf{minor}.so")
+    lines = load_error(loader).splitlines()
+    assert lines[0].startswith(NO_FIT)
+    assert lines[0].endswith(f"there is no {package}/_ops/{LIBRARY.name}")
+    assert lines[1] == "It was built for TensorFlow 2.3, 2.10."
+    assert '    pip install "tensorflow-cpu==2.10.*"' in lines
+    assert lines[-1] == REBUILD
 
 
-@pytest.mark.parametrize("part", [0, 0.001, 0.5])
-def test_truncated_library(copied, part):
-    content = LIBRARY.read_bytes()
-    (copied / "_ops" / LIBRARY.name).write_bytes(content[: int(part * len(content))])
-    message = import_error(copied.parent)
-    assert message.startswith("lowbit has no op library that fits TensorFlow 2.")
-    assert REBUILD in message
+def test_no_library_at_all(loader):
+    lines = load_error(loader).splitlines()
+    assert lines[1] == "It was built for TensorFlow (none)."
+    assert lines[2] == "Build lowbit anew, in a copy of its source:"
+    assert lines[-1] == REBUILD
 
 
-def test_library_with_undefined_symbols(copied, tmp_path):
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler on PATH")
-    source = tmp_path / "source.cc"
-    source.write_text("void of_another_tensorflow(); void call() { of_another_tensorflow(); }")
-    library = copied / "_ops" / LIBRARY.name
-    options = ["-shared", "-fPIC", "-Wl,-z,now", "-o", str(library)]
-    subprocess.run([compiler, str(source), *options], check=True)
-    message = import_error(copied.parent)
-    assert "undefined symbol: _Z21of_another_tensorflowv" in message
-    assert REBUILD in message
+def test_library_with_undefined_symbols(package):
+    compile_library(package / "_ops" / LIBRARY.name, "void gone(); void call() { gone(); }")
+    message = import_error(package.parent)
+    assert message.startswith(NO_FIT)
+    assert "undefined symbol: _Z4gonev" in message
+    assert message.endswith(REBUILD)
 
 
-def test_library_of_another_project(copied, tmp_path):
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler on PATH")
-    library = tmp_path / "other.so"
-    subprocess.run([compiler, "-shared", "-x", "c++", "/dev/null", "-o", str(library)], check=True)
-    message = import_error(LOWBIT_LIBRARY=str(library))
-    assert "undefined symbol: lowbit_isa" in message
-
-
-def test_missing_tensorflow(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['tensorflow'] = None")
-    message = import_error(tmp_path)
-    assert message == (
-        'lowbit needs TensorFlow 2.16 or newer, and none is installed: pip install "lowbit[cpu]"'
-    )
-
-
-def test_remains_of_an_uninstalled_tensorflow(tmp_path):
+def test_truncated_library(package):
+    library = package / "_ops" / LIBRARY.name
+    whole = LIBRARY.read_bytes()
+    # In a process of its own, which such a library may kill.
     code = (
-        "import sys, types; sys.modules['tensorflow'] = types.ModuleType('tensorflow');"
-        "import lowbit"
+        "from lowbit import _loader\n"
+        f"for size in ({len(whole) - 1}, {len(whole) // 2}, 5000, 50, 0):\n"
+        f"    open({str(library)!r}, 'r+').truncate(size)\n"
+        "    try: _loader.load()\n"
+        "    except ImportError as error: print(str(error).splitlines()[0])\n"
     )
-    assert "and none is installed" in run(code, tmp_path).stderr
+    (package / "__init__.py").write_text("")
+    library.write_bytes(whole)
+    lines = run(code, package.parent).stdout.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith(NO_FIT) for line in lines)
+    assert lines[0].endswith(f"{library} is truncated")
+    assert lines[4].endswith("file too short")
 
 
-def test_old_tensorflow(tmp_path):
-    message = import_error(fake_tensorflow(tmp_path, "2.15.1"))
-    assert message == (
-        'lowbit needs TensorFlow 2.16 or newer, got 2.15.1: pip install --upgrade "lowbit[cpu]"'
-    )
+def test_library_of_another_project(monkeypatch, tmp_path, loader):
+    compile_library(tmp_path / "other.so", "")
+    monkeypatch.setenv("LOWBIT_LIBRARY", str(tmp_path / "other.so"))
+    assert "undefined symbol: lowbit_isa" in load_error(loader)
+
+
+def test_library_path_override(monkeypatch, loader):
+    monkeypatch.setenv("LOWBIT_LIBRARY", os.path.relpath(LIBRARY))
+    assert loader.library_path() == str(LIBRARY)
+    monkeypatch.setenv("LOWBIT_LIBRARY", "/nowhere/ops.so")
+    assert "/nowhere/ops.so: cannot open shared object file" in load_error(loader)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", 'and none is installed: pip install "lowbit[cpu]"'),
+        ("raise ModuleNotFoundError(name='tensorflow')", "and none is installed"),
+        ("__version__ = '2.15.1'", 'got 2.15.1: pip install --upgrade "lowbit[cpu]"'),
+    ],
+    ids=["remains", "missing", "old"],
+)
+def test_no_usable_tensorflow(tmp_path, content, message):
+    (tmp_path / "tensorflow.py").write_text(content)
+    assert f"lowbit needs TensorFlow 2.16 or newer, {message}" in import_error(tmp_path)
 
 
 def test_broken_tensorflow_keeps_its_own_error(tmp_path):
-    folder = fake_tensorflow(tmp_path, "2.21.0")
-    (folder / "tensorflow/__init__.py").write_text("import missing_dependency_of_tensorflow")
-    result = run("import lowbit", folder)
-    assert "No module named 'missing_dependency_of_tensorflow'" in result.stderr
+    (tmp_path / "tensorflow.py").write_text("import dependency_of_tensorflow")
+    error = run("import lowbit", tmp_path).stderr
+    assert error.endswith("ModuleNotFoundError: No module named 'dependency_of_tensorflow'\n")
 
 
-def test_unknown_simd_level():
-    message = import_error(LOWBIT_ISA="mmx")
+def test_unknown_simd_level(monkeypatch, loader):
+    monkeypatch.setenv("LOWBIT_LIBRARY", str(LIBRARY))
+    monkeypatch.setenv("LOWBIT_ISA", "mmx")
+    message = load_error(loader)
     assert message.startswith("LOWBIT_ISA must be one of the SIMD levels of this CPU (baseline")
     assert message.endswith("), got 'mmx'")
 
 
-def test_forced_simd_level():
-    code = "import lowbit; from lowbit import _loader; print(_loader.isa())"
-    assert run(code, LOWBIT_ISA="baseline").stdout == "baseline\n"
-
-
 def test_set_simd_level():
-    from lowbit import _loader
-
     active = _loader.isa()
-    _loader.set_isa("baseline")
-    assert _loader.isa() == "baseline"
-    with pytest.raises(ValueError, match=r"name must be one of .* \(baseline.*\), got 'mmx'"):
-        _loader.set_isa("mmx")
-    assert _loader.isa() == "baseline"
-    _loader.set_isa(active)
+    try:
+        _loader.set_isa("baseline")
+        with pytest.raises(ValueError, match=r"^name must be one of .*\(baseline.*\), got 'mmx'$"):
+            _loader.set_isa("mmx")
+        assert _loader.isa() == "baseline"
+    finally:
+        _loader.set_isa(active)
 
 
-CALL = "print({ops}.binary_mean_scaling_quantizer(tf.constant([-1.0, 3.0])).numpy())\n"
-IMPORT = "import lowbit\n"
-LOAD = f"loaded = tf.load_op_library({str(LIBRARY)!r})\n"
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        LOAD + CALL.format(ops="loaded"),
-        LOAD + IMPORT + CALL.format(ops="loaded") + CALL.format(ops="lowbit.ops"),
-        IMPORT + LOAD + CALL.format(ops="loaded") + CALL.format(ops="lowbit.ops"),
-        IMPORT + "import sys; [sys.modules.pop(m) for m in list(sys.modules) if 'lowbit' in m]\n"
-        "import lowbit\n" + CALL.format(ops="lowbit.ops"),
-    ],
-    ids=["load_op_library", "load, import", "import, load", "import twice"],
-)
-def test_ways_to_load(code):
-    result = run("import tensorflow as tf\n" + code)
-    assert result.returncode == 0, result.stderr
-    assert set(result.stdout.splitlines()) == {"[-2.  2.]"}
+@pytest.mark.parametrize("first", ["load", "import"])
+def test_load_op_library_beside_import(tmp_path, first):
+    code = f"""
+import tensorflow as tf
+def check(ops):
+    assert ops.binary_mean_scaling_quantizer(tf.constant([-1.0, 3.0])).numpy().tolist() == [-2, 2]
+if {first!r} == "load":
+    check(tf.load_op_library({str(LIBRARY)!r}))
+import lowbit
+check(lowbit.ops)
+check(tf.load_op_library({str(LIBRARY)!r}))
+check(lowbit.ops)
+from lowbit import _loader
+print(_loader.isa())
+"""
+    result = run(code, tmp_path, LOWBIT_ISA="baseline")
+    assert result.stdout == "baseline\n", result.stderr

@@ -233,14 +233,9 @@ class Device {
     BlockTree tree[R::kTerms];
     for (int64_t row = 0; row < piece.all_rows(); row += kRows) {
       for (BlockLanes& term : lanes) term.Clear(piece.width);
-      const int64_t last = Smaller(row + kRows, piece.rows);
-      int64_t at = row;
-      for (; at + kRowsAtOnce <= last; at += kRowsAtOnce) {
-        AddRows<kRowsAtOnce, stream>(f, r, stats, piece, at, piece.width, lanes, y, x...);
-      }
-      for (; at < last; ++at) AddRows<1, stream>(f, r, stats, piece, at, piece.width, lanes, y, x...);
-      if (at == piece.rows && row + kRows > piece.rows) {
-        AddRows<1, stream>(f, r, stats, piece, at, piece.ragged, lanes, y, x...);
+      for (int64_t at = row; at < Smaller(row + kRows, piece.all_rows()); ++at) {
+        const int64_t width = at < piece.rows ? piece.width : piece.ragged;
+        AddRow<stream>(f, r, stats, piece.begin + at * piece.stride, width, lanes, y, x...);
       }
       ForTerms<R>([&](auto k) {
         lanes[k].template FoldToChannels<R::kJoin[k]>(piece);
@@ -252,28 +247,24 @@ class Device {
     });
   }
 
-  // Several rows at once: an accumulator is loaded and stored once for all of them.
-  static constexpr int kRowsAtOnce = 4;
-
-  template <int rows, bool stream, class F, class R, class Stats, typename T, class... In>
-  static LOWBIT_HD void AddRows(const F& f, const R& r, const Stats& stats, const Piece& piece,
-                                int64_t row, int64_t width, BlockLanes* lanes, T* y,
-                                const In*... x) {
+  // Adds a row to its lanes. One row after the other: four at once, to spare loads and stores of the
+  // accumulators, won 5 % in cache and lost 40 % of the bandwidth of memory.
+  template <bool stream, class F, class R, class Stats, typename T, class... In>
+  static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
+                               int64_t width, BlockLanes* lanes, T* y, const In*... x) {
     using C = typename R::C;
-    const int64_t begin = piece.begin + row * piece.stride;
     ForPacks<C>(begin, width, [&](int64_t i, int64_t lane, auto count) {
-      const auto s = stats.At(lane);
-      WidePack<C> sum[R::kTerms];
-      ForTerms<R>([&](auto k) { sum[k] = WidePack<C>::Load(lanes[k].lane + lane); });
-      for (int at = 0; at < rows; ++at, i += piece.stride) {
-        const auto add = [&](auto... in) {
-          const auto terms = r(s, in...);
-          ForTerms<R>([&](auto k) { sum[k].template Add<R::kJoin[k]>(terms.term[k]); });
-          if constexpr (!std::is_null_pointer_v<F>) Store<stream>(y + i, count, f(s, in...));
-        };
-        add(Load(x + i, count)...);
-      }
-      ForTerms<R>([&](auto k) { sum[k].Store(lanes[k].lane + lane); });
+      const auto add = [&](auto... in) {
+        const auto s = stats.At(lane);
+        const auto terms = r(s, in...);
+        ForTerms<R>([&](auto k) {
+          auto sum = WidePack<C>::Load(lanes[k].lane + lane);
+          sum.template Add<R::kJoin[k]>(terms.term[k]);
+          sum.Store(lanes[k].lane + lane);
+        });
+        if constexpr (!std::is_null_pointer_v<F>) Store<stream>(y + i, count, f(s, in...));
+      };
+      add(Load(x + i, count)...);
     });
   }
 

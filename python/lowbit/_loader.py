@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import pathlib
 import re
+import struct
 import types
 
 _NEEDED = "lowbit needs TensorFlow 2.16 or newer"
@@ -92,6 +94,8 @@ def set_isa(name: str) -> None:
 @functools.cache
 def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
     path = library_path()
+    if _is_truncated(path):
+        raise ImportError(_misfit(f"{path} is truncated"))
     try:
         # TensorFlow first: it sees only the ops that register while it loads the library itself.
         ops = tf.load_op_library(path)
@@ -112,6 +116,14 @@ def _levels(library: ctypes.CDLL) -> str:
     levels = [level for level in _LEVELS if library.lowbit_set_isa(level.encode())]
     library.lowbit_set_isa(active)
     return f"one of the SIMD levels of this CPU ({', '.join(levels)})"
+
+
+def _is_truncated(path: str) -> bool:
+    """Whether an ELF file ends before its section headers: to load it could kill the process."""
+    with contextlib.suppress(OSError, struct.error), open(path, "rb") as file:
+        magic, offset, size, count = struct.unpack("=4s36xQ10xHH", file.read(62))
+        return magic == b"\x7fELF" and os.path.getsize(path) < offset + size * count
+    return False
 
 
 def _misfit(reason: str) -> str:

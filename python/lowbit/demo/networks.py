@@ -13,7 +13,6 @@ import tensorflow as tf
 
 CHANNELS = (16, 32, 64)
 STRIDES = (1, 2, 2)
-ARCHITECTURE = "conv 3x3-16, conv 3x3-32 /2, conv 3x3-64 /2, mean, dense"
 _EPSILON = 1e-3
 _MOMENTUM = 0.9
 
@@ -63,10 +62,12 @@ RECIPES = (FLOAT, BINARY, CHANNEL_WISE, TWN, TTQ, TTQ_PAPER)
 
 
 class Network(tf.Module):
-    """Three 3x3 convolutions with batch normalisation, the mean over the image, a dense layer.
+    """Three 3x3 convolutions, the mean over the image, a dense layer.
 
-    As in XNOR-Net, TWN and TTQ's papers the first and the last layer keep their float weights.
-    The quantizers of the others see the latent float weights at every step.
+    As usual in the field (XNOR-Net, TTQ) the first and the last layer keep their float weights.
+    Batch normalisation follows the first two convolutions, a bias the third. Were it normalised
+    too, the network would not see a common factor of TTQ's two scales, and Adam, which moves both
+    by the same amount then, would often hide what the sign of the "paper" gradient does.
     """
 
     def __init__(
@@ -77,15 +78,16 @@ class Network(tf.Module):
         activation: Callable[[tf.Tensor], tf.Tensor],
     ) -> None:
         super().__init__()
+        self.image_shape = image_shape
         inputs = (image_shape[-1], *CHANNELS)
         shapes = [(3, 3, *pair) for pair in zip(inputs, CHANNELS, strict=False)]
         self.kernels = [tf.Variable(tf.zeros(shape), name="kernel") for shape in shapes]
         self.dense = tf.Variable(tf.zeros([CHANNELS[-1], classes]), name="dense")
         self.bias = tf.Variable(tf.zeros([classes]), name="bias")
-        self.gains = [tf.Variable(tf.ones([c]), name="gain") for c in CHANNELS]
+        self.gains = [tf.Variable(tf.ones([c]), name="gain") for c in CHANNELS[:-1]]
         self.shifts = [tf.Variable(tf.zeros([c]), name="shift") for c in CHANNELS]
-        self.means = [tf.Variable(tf.zeros([c]), trainable=False) for c in CHANNELS]
-        self.variances = [tf.Variable(tf.ones([c]), trainable=False) for c in CHANNELS]
+        self.means = [tf.Variable(tf.zeros([c]), trainable=False) for c in CHANNELS[:-1]]
+        self.variances = [tf.Variable(tf.ones([c]), trainable=False) for c in CHANNELS[:-1]]
         self.activation = activation
         self.quantizers = [
             weight_quantizer() if weight_quantizer and layer > 0 else None
@@ -111,15 +113,17 @@ class Network(tf.Module):
     def weights(self, layer: int) -> tf.Tensor:
         """The weights that convolution `layer` computes with: quantized, or the latent ones."""
         quantizer = self.quantizers[layer]
-        latent = tf.convert_to_tensor(self.kernels[layer])
-        return latent if quantizer is None else quantizer(latent)
+        latent = self.kernels[layer]
+        return tf.convert_to_tensor(latent) if quantizer is None else quantizer(latent)
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """The logits [batch, classes] of images [batch, height, width, channels]."""
         x = images
         for layer, stride in enumerate(STRIDES):
             x = tf.nn.conv2d(x, self.weights(layer), stride, "SAME")
-            x = self.activation(self._normalised(layer, x, training))
+            last = layer == len(STRIDES) - 1
+            x = x + self.shifts[layer] if last else self._normalised(layer, x, training)
+            x = self.activation(x)
         return tf.reduce_mean(x, [1, 2]) @ self.dense + self.bias
 
     def _normalised(self, layer: int, x: tf.Tensor, training: bool) -> tf.Tensor:

@@ -32,16 +32,15 @@ class Result:
         curves: Of each seed.
         latent: The float weights of its last convolution after the last run.
         quantized: What its quantizer made of them.
-        lowbit_seconds: Median time of a training step.
-        stock_seconds: The same with stock TensorFlow ops; None for the float network.
+        step_seconds: Median times of a training step with lowbit, and with stock TensorFlow ops;
+            the float network has the one that it needs no quantizer for.
     """
 
     recipe: Recipe
     curves: list[Curves]
     latent: np.ndarray
     quantized: np.ndarray
-    lowbit_seconds: float
-    stock_seconds: float | None = None
+    step_seconds: Sequence[float] = ()
 
     @property
     def accuracy(self) -> float:
@@ -72,15 +71,15 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def _row(result: Result, baseline: float) -> list[str]:
-    recipe, stock = result.recipe, result.stock_seconds
+    recipe, times = result.recipe, result.step_seconds
+    ratio = f"{times[1] / times[0]:.2f}x" if len(times) == 2 else ""
     return [
         recipe.name,
         f"{recipe.weight_bits}/{recipe.activation_bits}",
         f"{result.accuracy:.1f} %",
         "" if recipe is FLOAT else f"{result.accuracy - baseline:+.1f}",
-        f"{1e3 * result.lowbit_seconds:.2f}",
-        "" if stock is None else f"{1e3 * stock:.2f}",
-        "" if stock is None else f"{stock / result.lowbit_seconds:.2f}x",
+        *(f"{1e3 * seconds:.2f}" for seconds in times),
+        ratio,
     ]
 
 
@@ -102,8 +101,8 @@ def figure(results: Sequence[Result], title: str, path: Path) -> None:
     figure = Figure(figsize=(14, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.35, 1))
-    left, middle, right = np.ravel(top.subplots(1, 3))
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.35, 1))[:, 0]
+    left, middle, right = top.subplots(1, 3)
     learning = [r for r in results if r.recipe is not TTQ_PAPER]
     _draw_curves(left, learning, "loss", "Training loss (cross entropy)")
     left.set_yscale("log")
@@ -112,7 +111,7 @@ def figure(results: Sequence[Result], title: str, path: Path) -> None:
     _draw_curves(right, signs, "accuracy", "Test accuracy in %: the sign of TTQ's gradient")
     right.set_ylim(0, 103)
     bottom.suptitle("Weights of the last convolution after training", fontsize=12)
-    for axes, result in zip(np.ravel(bottom.subplots(1, len(shown))), shown, strict=True):
+    for axes, result in zip(bottom.subplots(1, len(shown)), shown, strict=True):
         _draw_weights(axes, result)
     figure.savefig(path, dpi=120)
 

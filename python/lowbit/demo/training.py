@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Curves(NamedTuple):
 class Trainer:
     """Adam with cosine decay on the cross entropy of one network.
 
-    `step(images, labels)`, a `tf.function`, trains on one batch and returns its loss.
+    `step(images, labels)`, a traced function, trains on one batch and returns its loss.
     """
 
     def __init__(self, network: Network) -> None:
@@ -40,7 +40,10 @@ class Trainer:
         self._second = [tf.Variable(tf.zeros_like(v)) for v in self._trained]
         self._step = tf.Variable(0.0)
         self._steps = tf.Variable(1.0)
-        self.step = tf.function(self._train_step)
+        self.step = tf.function(self._train_step).get_concrete_function(
+            tf.TensorSpec([BATCH, *network.image_shape], tf.float32),
+            tf.TensorSpec([BATCH], tf.int32),
+        )
 
     def reset(self, seed: int, steps: int) -> None:
         """Prepares a run of `steps` steps from the random weights of `seed`."""
@@ -77,7 +80,7 @@ class Trainer:
             )
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """The share of images recognised, 0 to 1; runs eagerly, which spares a second trace."""
+        """The share of images recognised, 0 to 1; eager, which spares a second trace."""
         hits = 0
         for start in range(0, len(images), 1000):
             logits = self.network(images[start : start + 1000], training=False)
@@ -97,33 +100,39 @@ class Trainer:
         return curves
 
 
-def batches(data: Dataset, random: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(data: Dataset, random: np.random.Generator) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """One epoch of the training images in random order, in full batches."""
     order = random.permutation(len(data.train_images))
     for start in range(0, len(order) - BATCH + 1, BATCH):
         rows = order[start : start + BATCH]
-        yield data.train_images[rows], data.train_labels[rows]
+        yield tf.constant(data.train_images[rows]), tf.constant(data.train_labels[rows])
 
 
-def step_times(trainers: list[Trainer], data: Dataset, steps: int) -> list[float]:
+def step_times(pairs: Sequence[Sequence[Trainer]], data: Dataset, steps: int) -> list[list[float]]:
     """The median time in seconds of a training step of each trainer.
 
-    The trainers start from the same weights and take turns, step by step, so that whatever else
-    the machine does hits all alike.
+    All take turns, step by step, so that whatever else the machine does hits all alike.
+
+    Args:
+        pairs: Trainers that differ in nothing but who computes their quantizers.
+        data: Where the one batch comes from.
+        steps: How many steps of each are timed.
 
     Raises:
-        RuntimeError: the losses of the first step differ, so the networks are not the same.
+        RuntimeError: the first losses of a pair differ, so the two do not compute the same.
     """
-    images, labels = map(tf.constant, next(batches(data, np.random.default_rng(0))))
+    batch = next(batches(data, np.random.default_rng(0)))
+    trainers = [trainer for pair in pairs for trainer in pair]
     for trainer in trainers:
         trainer.reset(seed=0, steps=steps + 1)
-    losses = [float(trainer.step(images, labels)) for trainer in trainers]
-    if not np.allclose(losses, losses[0], rtol=1e-3):
-        raise RuntimeError(f"the networks to be timed must have the same loss, got {losses}")
-    times: list[list[float]] = [[] for _ in trainers]
+    for pair in pairs:
+        losses = [float(trainer.step(*batch)) for trainer in pair]
+        if not np.allclose(losses, losses[0], rtol=1e-3):
+            raise RuntimeError(f"networks to be timed must have the same loss, got {losses}")
+    seconds: dict[Trainer, list[float]] = {trainer: [] for trainer in trainers}
     for _ in range(steps):
-        for trainer, taken in zip(trainers, times, strict=True):
+        for trainer in trainers:
             start = time.perf_counter()
-            float(trainer.step(images, labels))
-            taken.append(time.perf_counter() - start)
-    return [median(taken) for taken in times]
+            float(trainer.step(*batch))
+            seconds[trainer].append(time.perf_counter() - start)
+    return [[median(seconds[trainer]) for trainer in pair] for pair in pairs]
