@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import lowbit
-import lowbit.reference
 import tensorflow as tf
 from cases import CASES, SIZES, Case, Inputs, Size, expected, mistake
 from chart import save_chart
@@ -22,6 +20,9 @@ from report import Row, table
 from rich.console import Console
 from rich.progress import track
 from timing import Call, take_turns
+
+import lowbit
+import lowbit.reference
 
 SMALL_SIZES = ("2K", "37K")
 ROUNDS, QUICK_ROUNDS = 15, 3

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-import lowbit
 import numpy as np
 import tensorflow as tf
+
+import lowbit
 
 Copies = dict[str, Callable[[int], object]]
 

@@ -237,6 +237,15 @@ def test_inputs_of_pact_are_reordered(original):
 
 
 @of_graph("pact")
+def test_inputs_of_pact_are_recognised_by_type(original):
+    for i, argument in enumerate(original.library.function[0].signature.input_arg):
+        argument.name = f"argument_{i}"
+    [call] = [n for n in original.node if n.op == "QTZ_linear_mid_tread_half"]
+    x, alpha, bit = call.input
+    assert list(nodes_by_name(convert_graph_def(original))[call.name].input) == [x, bit, alpha]
+
+
+@of_graph("pact")
 def test_inputs_of_an_integer_pact_are_recognised_by_name(original):
     original.library.function[0].signature.input_arg[1].type = INT32
     [call] = [n for n in original.node if n.op == "QTZ_linear_mid_tread_half"]
@@ -342,6 +351,7 @@ def _mean(weights):
         (lambda w, t: _mean(w) + t, 0),
         (lambda w, t: _mean(w) * [t, t], 0),
         (lambda w, t: tf.reduce_mean(w) * t, 0),
+        (lambda w, t: tf.reduce_mean(tf.square(w)) * t, 0),
         (lambda w, t: tf.reduce_max(abs(w)) * t, 0),
         (lambda w, t: (w > 0.5 * _mean(w), t * _mean(w))[1], 2),
     ],

@@ -69,10 +69,19 @@ def test_more_elements_than_31_bits_count():
     if _free_bytes() < BYTES_NEEDED:
         pytest.skip("needs 16 GB of free memory")
     tail = tf.constant(np.linspace(-0.5, 2.5, 17), tf.half)
-    x = tf.concat([tf.fill([BEYOND_INT32 - 17], tf.constant(0.25, tf.half)), tail], axis=0)
-    y = ops.linear_mid_tread_half_quantizer(x, 2, 1.5)
-    assert y.shape == [BEYOND_INT32]
+
+    @tf.function  # where each op reuses the memory of its input
+    def quantize():
+        x = tf.concat([tf.fill([BEYOND_INT32 - 17], tf.constant(0.25, tf.half)), tail], axis=0)
+        linear = ops.linear_mid_tread_half_quantizer(x, 2, 1.5)
+        ends = linear[:-17:MANY], linear[-17:]
+        with tf.control_dependencies(ends):
+            binary = ops.binary_mean_scaling_quantizer(linear - 0.75)
+        return ends, (binary[:-17:MANY], binary[-17:])
+
+    (linear, linear_tail), (binary, binary_tail) = quantize()
+    assert tf.reduce_all(linear == 0.5)
     expected = ops.linear_mid_tread_half_quantizer(tail, 2, 1.5)
-    assert tf.reduce_all(y[-17:] == expected)
-    for start in (0, 2**30, 2**31 - 2**20):
-        assert tf.reduce_all(y[start : start + 2**20] == 0.5)
+    assert tf.reduce_all(linear_tail == expected)
+    assert tf.reduce_all(binary == -0.25)
+    assert tf.reduce_all(binary_tail == tf.where(expected > 0.75, 0.25, -0.25))

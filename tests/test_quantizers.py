@@ -4,6 +4,7 @@
 import inspect
 
 import lowbit
+import lowbit.reference
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -73,16 +73,17 @@ std::atomic<const Level*>& Active() {
   return active;
 }
 
-// Outputs larger than the last-level cache are streamed past it.
-int64_t StreamBytes() {
-  static const int64_t bytes = [] {
-    constexpr int64_t kUnknown = int64_t{32} << 20;
+int64_t LastLevelCacheBytes() {
+  constexpr int64_t kUnknown = int64_t{32} << 20;
 #ifdef _SC_LEVEL3_CACHE_SIZE
-    const int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (cache > 0) return cache;
+  const int64_t bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  if (bytes > 0) return bytes;
 #endif
-    return kUnknown;
-  }();
+  return kUnknown;
+}
+
+std::atomic<int64_t>& StreamBytes() {
+  static std::atomic<int64_t> bytes = LastLevelCacheBytes();
   return bytes;
 }
 
@@ -96,19 +97,22 @@ bool SetIsa(const char* name) {
   return level != nullptr;
 }
 
+void SetStreamBytes(int64_t bytes) { StreamBytes().store(bytes, std::memory_order_relaxed); }
+
 template <class Recipe>
 bool LaunchCpu(const Recipe& recipe, const Host& host) {
+  const int64_t stream_bytes = StreamBytes().load(std::memory_order_relaxed);
 #ifdef LOWBIT_X86_LEVELS
   switch (Active().load(std::memory_order_relaxed) - kLevels) {
     case 3:
-      return avx512::Run(recipe, host, StreamBytes());
+      return avx512::Run(recipe, host, stream_bytes);
     case 2:
-      return avx2::Run(recipe, host, StreamBytes());
+      return avx2::Run(recipe, host, stream_bytes);
     case 1:
-      return sse4::Run(recipe, host, StreamBytes());
+      return sse4::Run(recipe, host, stream_bytes);
   }
 #endif
-  return baseline::Run(recipe, host, StreamBytes());
+  return baseline::Run(recipe, host, stream_bytes);
 }
 
 #define LOWBIT_KERNEL(Recipe)                                    \

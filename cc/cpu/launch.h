@@ -18,6 +18,9 @@ const char* ActiveIsa();
 // Switches it for the whole process; false, and nothing changes, if this machine lacks it.
 bool SetIsa(const char* name);
 
+// Outputs larger than this are streamed past the cache: by default, than the last-level cache.
+void SetStreamBytes(int64_t bytes);
+
 }  // namespace lowbit
 
 #endif  // LOWBIT_CPU_LAUNCH_H_

@@ -32,8 +32,10 @@ def _linear_grad(op: Any, ddx: tf.Tensor) -> tuple[tf.Tensor, None, None]:
 
 
 def _ttq(op: Any, dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+    weights, positive, negative, threshold = op.inputs
     kind = op.get_attr("negative_gradient").decode()
-    return *ops.ttq_weight_quantizer_grad(dy, *op.inputs, kind), None
+    gradients = ops.ttq_weight_quantizer_grad(dy, weights, positive, negative, threshold, kind)
+    return *gradients, None
 
 
 def _ttq_grad(

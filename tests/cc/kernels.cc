@@ -113,3 +113,5 @@ EXPORT int lowbit_test_run(const lowbit::Call* call) {
 EXPORT const char* lowbit_test_isa() { return lowbit::ActiveIsa(); }
 
 EXPORT int lowbit_test_set_isa(const char* name) { return lowbit::SetIsa(name); }
+
+EXPORT void lowbit_test_set_stream_bytes(int64_t bytes) { lowbit::SetStreamBytes(bytes); }

@@ -14,26 +14,28 @@ if TYPE_CHECKING:
 
 SUMMARY = "train small convolutional networks with every quantizer"
 DESCRIPTION = """\
-Trains a small convolutional network in float, then with each of lowbit's weight quantizers and
-2-bit activations, and shows test accuracy, and the time of a training step with lowbit and with
-the same formulas in stock TensorFlow ops. It ends with a table and draws a figure: training
-curves, and histograms of latent and quantized weights.
+Trains a small convolutional network in float, then with each of lowbit's
+weight quantizers and 2-bit activations. Ends with a table: test accuracy, and
+the time of a training step with lowbit and with the same formulas in stock
+TensorFlow ops. Draws a figure: training curves, and histograms of latent and
+quantized weights.
 
-The default, scikit-learn's 1797 handwritten digits of 8x8 pixels, needs no network and takes one
-or two minutes on two cores. The other image sets are downloaded once by Keras; they are some 40
-times larger, so expect several minutes an epoch on a CPU, or ask for less with --seeds 1.
+The default, scikit-learn's 1797 handwritten digits of 8x8 pixels, needs no
+network and takes one or two minutes on two cores. The other image sets are
+downloaded once by Keras; they are some 40 times larger: expect several minutes
+an epoch on a CPU, or ask for less with --seeds 1.
 """
 # A digits epoch is 21 steps, one of the others 780 to 940.
-_EPOCHS = {"digits": 20, "mnist": 2, "fashion_mnist": 3, "cifar10": 5}
+EPOCHS = {"digits": 20, "mnist": 2, "fashion_mnist": 3, "cifar10": 5}
 _FORMATS = (".png", ".pdf", ".svg")
 _REQUIRED = ("sklearn", "matplotlib", "rich")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the demo."""
-    epochs = ", ".join(f"{count} for {name}" for name, count in _EPOCHS.items())
+    epochs = ", ".join(f"{count} for {name}" for name, count in EPOCHS.items())
     parser.add_argument(
-        "--dataset", choices=tuple(_EPOCHS), default="digits", help="default: digits"
+        "--dataset", choices=tuple(EPOCHS), default="digits", help="default: digits"
     )
     parser.add_argument(
         "--epochs", type=_count, metavar="N", help=f"epochs of each run (default: {epochs})"
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="see it all run in seconds: 2 epochs, 1 seed, few timed steps; nothing gets learned",
+        help="see it all run in seconds: 2 epochs, 1 seed, 5 timed steps; too few to learn much",
     )
 
 
@@ -80,7 +82,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     quick = arguments.quick
     return Settings(
         dataset=arguments.dataset,
-        epochs=arguments.epochs or (2 if quick else _EPOCHS[arguments.dataset]),
+        epochs=arguments.epochs or (2 if quick else EPOCHS[arguments.dataset]),
         seeds=arguments.seeds or (1 if quick else 3),
         timed_steps=5 if quick else 100,
         output=arguments.output,

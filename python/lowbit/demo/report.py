@@ -33,7 +33,7 @@ class Result:
         latent: The float weights of its last convolution after the last run.
         quantized: What its quantizer made of them.
         step_seconds: Median times of a training step with lowbit, and with stock TensorFlow ops;
-            the float network has the one that it needs no quantizer for.
+            the float network has only the first.
     """
 
     recipe: Recipe

@@ -58,22 +58,12 @@ def _heading(settings: Settings, images: data.Dataset) -> str:
 
 
 def _train_all(settings: Settings, images: data.Dataset, console: Console) -> list[report.Result]:
-    """Trains every recipe under a progress bar; a line each stays, all there is in a log file."""
-    progress = Progress(
-        TextColumn("{task.description:24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs, left:"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    """Trains and times every recipe, under a progress bar where there is a terminal."""
     shape = (images.image_shape, images.classes)
     results, pairs = [], []
-    with progress:
+    with _progress(console) as progress:
         total = len(networks.RECIPES) * settings.seeds * settings.epochs
-        task = progress.add_task("", total=total)
+        task = progress.add_task("", total=total, unit="epochs")
         for recipe in networks.RECIPES:
             progress.update(task, description=recipe.name)
             trainer = Trainer(recipe.network(lowbit, *shape))
@@ -82,11 +72,25 @@ def _train_all(settings: Settings, images: data.Dataset, console: Console) -> li
             results.append(result)
             peer = [] if recipe is networks.FLOAT else [Trainer(recipe.network(reference, *shape))]
             pairs.append([trainer, *peer])
-        progress.update(task, description="step times")
-        times = step_times(pairs, images, settings.timed_steps)
+        steps = settings.timed_steps
+        progress.reset(task, total=steps, description="step times", unit="steps")
+        times = step_times(pairs, images, steps, lambda: progress.advance(task))
     for result, seconds in zip(results, times, strict=True):
         result.step_seconds = seconds
     return results
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}, left:"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _train(

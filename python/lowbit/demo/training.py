@@ -108,7 +108,12 @@ def batches(data: Dataset, random: np.random.Generator) -> Iterator[tuple[tf.Ten
         yield tf.constant(data.train_images[rows]), tf.constant(data.train_labels[rows])
 
 
-def step_times(pairs: Sequence[Sequence[Trainer]], data: Dataset, steps: int) -> list[list[float]]:
+def step_times(
+    pairs: Sequence[Sequence[Trainer]],
+    data: Dataset,
+    steps: int,
+    after_step: Callable[[], None],
+) -> list[list[float]]:
     """The median time in seconds of a training step of each trainer.
 
     All take turns, step by step, so that whatever else the machine does hits all alike.
@@ -117,6 +122,7 @@ def step_times(pairs: Sequence[Sequence[Trainer]], data: Dataset, steps: int) ->
         pairs: Trainers that differ in nothing but who computes their quantizers.
         data: Where the one batch comes from.
         steps: How many steps of each are timed.
+        after_step: Called when all have taken a step.
 
     Raises:
         RuntimeError: the first losses of a pair differ, so the two do not compute the same.
@@ -135,4 +141,5 @@ def step_times(pairs: Sequence[Sequence[Trainer]], data: Dataset, steps: int) ->
             start = time.perf_counter()
             float(trainer.step(*batch))
             seconds[trainer].append(time.perf_counter() - start)
+        after_step()
     return [[median(seconds[trainer]) for trainer in pair] for pair in pairs]

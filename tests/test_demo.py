@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m lowbit demo`, and the stock-op quantizers that it measures lowbit against."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lowbit
+from lowbit import __main__, demo
+from lowbit import reference as stock
+from lowbit.demo import data, networks, training
+
+PYTHON_PATH = str(Path(lowbit.__file__).parents[1])
+ROW = re.compile(
+    r"^ (?P<name>\S.*?) +\d+/\d+ +(?P<accuracy>[\d.]+) % +(?P<gap>[-+][\d.]+)?"
+    r" +[\d.]+(?P<peer> +[\d.]+ +[\d.]+x)? *$",
+    re.MULTILINE,
+)
+FACTORIES = {
+    "linear": lambda q, dtype: q.linear_mid_tread_half_quantizer(2, 2.0, dtype=dtype),
+    "linear, 8 bit": lambda q, dtype: q.linear_mid_tread_half_quantizer(8, 1.7, dtype=dtype),
+    "linear, 32 bit": lambda q, dtype: q.linear_mid_tread_half_quantizer(32, 1.0, dtype=dtype),
+    "binary": lambda q, dtype: q.binary_mean_scaling_quantizer(dtype=dtype),
+    "channel-wise": lambda q, dtype: q.binary_channel_wise_mean_scaling_quantizer(dtype=dtype),
+    "channel-wise, axis": lambda q, dtype: q.binary_channel_wise_mean_scaling_quantizer(
+        dtype=dtype, axis=1
+    ),
+    "ttq": lambda q, dtype: q.ttq_weight_quantizer(0.1, dtype, initial=0.7),
+    "ttq, mean": lambda q, dtype: q.ttq_weight_quantizer(dtype=dtype, initial="mean"),
+    "ttq, paper": lambda q, dtype: q.ttq_weight_quantizer(dtype=dtype, negative_gradient="paper"),
+    "twn": lambda q, dtype: q.twn_weight_quantizer(dtype=dtype),
+    "twn, channels": lambda q, dtype: q.twn_weight_quantizer(0.5, dtype, per_channel=True),
+    "twn, axis": lambda q, dtype: q.twn_weight_quantizer(dtype=dtype, per_channel=True, axis=-2),
+}
+
+
+def _needs_extras():
+    for name in ("sklearn", "matplotlib", "rich"):
+        pytest.importorskip(name)
+
+
+def _demo(*arguments, timeout):
+    command = [sys.executable, "-m", "lowbit", "demo", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH, "COLUMNS": "80"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=timeout, check=True
+    ).stdout
+
+
+def _rows(output):
+    return {row["name"]: row for row in ROW.finditer(output)}
+
+
+def _output_and_gradients(quantizer, x, dy):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = quantizer(x)
+    trained = getattr(quantizer, "trainable_variables", ())
+    scales = sorted(trained, key=lambda variable: variable.name)
+    return [y, *scales, *tape.gradient(y, [x, *scales], dy)]
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64], ids=lambda d: d.name)
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+def test_stock_ops_agree_with_lowbit(factory, dtype):
+    random = np.random.default_rng(3)
+    x, dy = (tf.constant(random.normal(size=(3, 5, 7, 11)), dtype) for _ in range(2))
+    ours = _output_and_gradients(factory(lowbit, dtype), x, dy)
+    theirs = _output_and_gradients(factory(stock, dtype), x, dy)
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear", "binary", "channel-wise"])
+def test_stock_ops_take_a_backward_function(name):
+    factory = {
+        "linear": lambda q, b: q.linear_mid_tread_half_quantizer(2, 2.0, b),
+        "binary": lambda q, b: q.binary_mean_scaling_quantizer(b),
+        "channel-wise": lambda q, b: q.binary_channel_wise_mean_scaling_quantizer(b),
+    }[name]
+
+    def backward(op, grad):
+        assert op.type == type(factory(lowbit, None)).op_type
+        return (grad * op.inputs[0] - op.outputs[0], *(None for _ in op.inputs[1:]))
+
+    x = tf.constant([[0.1, 0.9, -0.4], [3.0, -2.0, 1.1]])
+    ours, theirs = (
+        _output_and_gradients(factory(q, backward), x, 2 * x)[1] for q in (lowbit, stock)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stock.linear_mid_tread_half_quantizer(33, 2.0), "bit must be in 1..32, got 33"),
+        (lambda: stock.linear_mid_tread_half_quantizer(2), "max_value must be finite and > 0"),
+        (lambda: stock.ttq_weight_quantizer(1.5), r"threshold must be in \[0, 1\), got 1.5"),
+        (lambda: stock.ttq_weight_quantizer(negative_gradient="no"), "'exact' or 'paper', got"),
+        (lambda: stock.twn_weight_quantizer(-1.0), "threshold must be finite and >= 0, got -1.0"),
+        (
+            lambda: stock.binary_channel_wise_mean_scaling_quantizer(axis=2)(tf.ones([2, 2])),
+            r"axis must be in \[-2, 2\) for rank 2, got 2",
+        ),
+    ],
+)
+def test_stock_ops_refuse_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_stock_ops_refuse_another_dtype():
+    with pytest.raises(TypeError, match="quantizer's dtype float32, got float64"):
+        stock.twn_weight_quantizer()(tf.ones([2], tf.float64))
+
+
+def test_quick_demo_shows_every_network_and_draws(tmp_path):
+    _needs_extras()
+    path = tmp_path / "figure.png"
+    output = _demo("--quick", "--output", path, timeout=120)
+    rows = _rows(output)
+    assert list(rows) == [recipe.name for recipe in networks.RECIPES]
+    for name, row in rows.items():
+        assert bool(row["peer"]) == bool(row["gap"]) == (name != "float baseline")
+    assert str(path) in output
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert len(output.splitlines()) < 40, "a log file gets no progress bar"
+    assert "\x1b" not in output
+    assert max(map(len, output.splitlines()[:-1])) <= 80
+
+
+@pytest.mark.slow
+def test_quantized_networks_learn(tmp_path):
+    _needs_extras()
+    output = _demo("--output", tmp_path / "figure.png", timeout=900)
+    rows = _rows(output)
+    assert float(rows["float baseline"]["accuracy"]) > 97
+    margins = {"binary": 6, "binary channel-wise": 6, "TWN": 3, "TTQ": 3}
+    assert {name for name, points in margins.items() if -float(rows[name]["gap"]) > points} == set()
+    assert float(rows['TTQ, "paper" gradient']["gap"]) < float(rows["TTQ"]["gap"]) - 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["train"], "invalid choice: 'train'"),
+        (["demo", "--dataset", "imagenet"], "argument --dataset: invalid choice: 'imagenet'"),
+        (["demo", "--epochs", "0"], "argument --epochs: must be a whole number >= 1, got 0"),
+        (["demo", "--seeds", "two"], "argument --seeds: must be a whole number >= 1, got two"),
+        (["demo", "--output", "curves.doc"], "must end in .png, .pdf, .svg, got curves.doc"),
+        (["demo", "--output", "none/x.png"], "must be a file in an existing folder, got none/x"),
+        (["demo", "digits"], "unrecognized arguments: digits"),
+    ],
+)
+def test_wrong_arguments_end_in_status_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        __main__.main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_version_is_shown(capsys):
+    with pytest.raises(SystemExit) as end:
+        __main__.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"lowbit {lowbit.__version__}\n"
+
+
+@pytest.mark.parametrize("missing", ["sklearn", "matplotlib", "rich"])
+def test_missing_package_names_the_extra(missing, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert __main__.main(["demo", "--quick"]) == 1
+    assert 'pip install "lowbit[demo]"' in capsys.readouterr().err
+
+
+def test_command_line_loads_without_the_extra():
+    code = (
+        "import lowbit, sys; sys.modules.update(sklearn=None, matplotlib=None, rich=None); "
+        "from lowbit import __main__; sys.exit(__main__.main(['demo']))"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "lowbit demo needs scikit-learn, matplotlib and rich" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_failed_download_names_the_way_out(capsys, monkeypatch, tmp_path):
+    _needs_extras()
+
+    def load_data():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(tf.keras.datasets.mnist, "load_data", load_data)
+    output = str(tmp_path / "figure.png")
+    assert __main__.main(["demo", "--dataset", "mnist", "--output", output]) == 1
+    error = capsys.readouterr().err
+    assert "mnist could not be loaded (URL fetch failure); --dataset digits needs no" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "labels"),
+    [
+        ("mnist", (28, 28), (20,)),
+        ("fashion_mnist", (28, 28), (20,)),
+        ("cifar10", (32, 32, 3), (20, 1)),
+    ],
+)
+def test_downloaded_images_are_scaled(name, shape, labels, monkeypatch):
+    images = np.full((20, *shape), 255, np.uint8)
+    classes = np.arange(20, dtype=np.uint8).reshape(labels) % 10
+    module = getattr(tf.keras.datasets, name)
+    monkeypatch.setattr(module, "load_data", lambda: ((images, classes), (images, classes)))
+    loaded = data.load(name)
+    assert loaded.image_shape == (*shape, 1)[:3]
+    assert loaded.classes == 10
+    assert loaded.train_images.dtype == np.float32
+    assert loaded.test_images.max() == 1.0
+    np.testing.assert_array_equal(loaded.test_labels, np.arange(20) % 10)
+
+
+def test_step_times_refuse_networks_that_differ():
+    images = np.random.default_rng(0).random((training.BATCH, 8, 8, 1), np.float32)
+    labels = np.arange(training.BATCH, dtype=np.int32) % 10
+    made_up = data.Dataset(images, labels, images, labels)
+    pair = [
+        training.Trainer(recipe.network(lowbit, made_up.image_shape, made_up.classes))
+        for recipe in (networks.BINARY, networks.TWN)
+    ]
+    with pytest.raises(RuntimeError, match="must have the same loss, got"):
+        training.step_times([pair], made_up, 1, lambda: None)
+
+
+def test_every_data_set_has_its_number_of_epochs():
+    assert tuple(demo.EPOCHS) == data.DATASETS
