@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+
 from lowbit import ops
 
 BIT, MAX_VALUE = 2, 2.0

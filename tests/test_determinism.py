@@ -10,10 +10,11 @@ import sys
 import pytest
 import tensorflow as tf
 from conftest import DTYPES, NEGATIVE, POSITIVE, QUANTIZERS, gradient_of, random_array
-from lowbit import _loader, ops
 from test_forward import SIZES
 
-THREADS = [1, 2, 8]
+from lowbit import _loader, ops
+
+RUNS = [(1, "baseline"), (2, ""), (8, "")]  # threads, and the SIMD level forced upon the run
 ISAS = ["baseline", "sse4", "avx2", "avx512"]
 SHAPES = [(300007,), (100003, 3), (70, 3, 1000)]  # several tasks, each ending in a part of one
 
@@ -42,28 +43,31 @@ def fingerprints() -> dict[str, list[str]]:
 
 
 def main(threads: int) -> None:
-    """Prints the fingerprints computed by so many threads, in TensorFlow's deterministic mode."""
+    """Prints what so many threads compute, in TensorFlow's deterministic mode."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()
-    print(json.dumps(fingerprints()))
+    print(json.dumps([_loader.isa(), fingerprints()]))
 
 
-def _start(threads):
+def _start(threads, level):
+    path = os.pathsep.join(sys.path)
     return subprocess.Popen(
         [sys.executable, "-c", f"import test_determinism; test_determinism.main({threads})"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": path, "LOWBIT_ISA": level},
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
 def test_threads_and_runs():
-    processes = [_start(threads) for threads in THREADS]
-    here = fingerprints()
-    for process in processes:
+    processes = [_start(*run) for run in RUNS]
+    expected = fingerprints()
+    for process, (_, level) in zip(processes, RUNS, strict=True):
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0
-        assert json.loads(output.splitlines()[-1]) == here
+        used, actual = json.loads(output.splitlines()[-1])
+        assert used == level or not level
+        assert actual == expected
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import reference
 import tensorflow as tf
 from conftest import NEGATIVE, POSITIVE, TTQ_THRESHOLD, assert_close, gradient_of, random_array
+
 from lowbit import ops
 
 SIZES = [1, 17, 4097, 140001]  # one lane, one register and more, two partial sums, three tasks

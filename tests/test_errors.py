@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong calls, and the messages they must give: argument, what is required, what was given."""
 
-import lowbit
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import lowbit
 from lowbit import ops
 
 InvalidArgument = tf.errors.InvalidArgumentError

@@ -4,7 +4,6 @@
 import functools
 import math
 
-import lowbit
 import numpy as np
 import pytest
 import reference
@@ -20,8 +19,10 @@ from conftest import (
     gradient_of,
     random_array,
 )
-from lowbit import ops
 from test_forward import SHAPES, SIZES
+
+import lowbit
+from lowbit import ops
 
 # w, dy and the regions they fall in with threshold 0.5: P, N, dead zone, tie, N.
 WEIGHTS = [1.0, -0.75, 0.25, 0.5, -1.0]

@@ -3,12 +3,13 @@
 
 import inspect
 
-import lowbit
-import lowbit.reference
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import assert_close, gradient_of, random_array
+
+import lowbit
+import lowbit.reference
 from lowbit import ops, quantizers
 
 SIGNATURES = {

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 
-import lowbit
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import random_array
+
+import lowbit
 
 LOADER = """
 import sys
@@ -34,7 +35,7 @@ def twice(op, grad):
 
 
 class Model(tf.Module):
-    """All five quantizers in a row of sums, one with a gradient of its own."""
+    """The sum of all five quantizers; two have a `backward`, and two are equal TTQ quantizers."""
 
     def __init__(self):
         super().__init__()
@@ -43,6 +44,7 @@ class Model(tf.Module):
         self.binary = lowbit.binary_mean_scaling_quantizer()
         self.channel_wise = lowbit.binary_channel_wise_mean_scaling_quantizer(backward=twice)
         self.ttq = lowbit.ttq_weight_quantizer(initial=0.5)
+        self.equal_ttq = lowbit.ttq_weight_quantizer(initial=0.5)
         self.twn = lowbit.twn_weight_quantizer(per_channel=True)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 3])])
@@ -53,6 +55,7 @@ class Model(tf.Module):
             self.binary,
             self.channel_wise,
             self.ttq,
+            self.equal_ttq,
             self.twn,
         )
         return tf.add_n([quantizer(x) for quantizer in quantizers])
@@ -73,6 +76,7 @@ def saved(tmp_path_factory):
     model = Model()
     model(x)
     model.ttq.positive.assign(1.25)
+    model.equal_ttq.positive.assign(3.0)
     tf.saved_model.save(model, str(folder / "model"))
     np.savez(folder / "data.npz", x=x, dy=dy)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -100,37 +104,29 @@ def test_own_gradient_survives(saved):
     _, x, dy, result = saved
     inside = (x > 0) & (x < 2)
     kept = np.abs(x) > np.float32(0.05) * np.abs(x).max()
-    ttq = np.where(kept, np.where(x > 0, 1.25, 0.5), 1)
-    expected = dy * (inside + 2 * x + 1 + 2 * x + ttq + 1)
+    ttqs = np.where(kept, np.where(x > 0, 1.25 + 3.0, 0.5 + 0.5), 1 + 1)
+    expected = dy * (inside + 2 * x + 1 + 2 * x + ttqs + 1)
     np.testing.assert_allclose(result["dx"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_module_tracks_the_ttq_variables(saved):
     model = saved[0]
-    tracked = {v.ref() for v in model.trainable_variables}
-    assert tracked == {model.ttq.positive.ref(), model.ttq.negative.ref()}
+    expected = [v for ttq in (model.ttq, model.equal_ttq) for v in (ttq.positive, ttq.negative)]
+    assert {v.ref() for v in model.trainable_variables} == {v.ref() for v in expected}
+    assert len(model.trainable_variables) == 4
 
 
-def test_checkpoint(tmp_path):
-    model = Model()
+@pytest.mark.parametrize("called", [True, False], ids=["called", "not_yet_called"])
+def test_checkpoint(tmp_path, called):
+    """Before the first call there are no variables: they take their values at that call."""
+    model, fresh = Model(), Model()
     model(tf.zeros([1, 3]))
-    model.ttq.positive.assign(3.0)
-    model.ttq.negative.assign(4.0)
+    for variable, value in zip(model.trainable_variables, [3.0, 4.0, 5.0, 6.0], strict=True):
+        variable.assign(value)
     path = tf.train.Checkpoint(model=model).save(str(tmp_path / "checkpoint"))
-    fresh = Model()
-    fresh(tf.zeros([1, 3]))
-    tf.train.Checkpoint(model=fresh).restore(path).assert_consumed()
-    assert (fresh.ttq.positive.numpy(), fresh.ttq.negative.numpy()) == (3, 4)
-
-
-def test_checkpoint_restored_before_the_first_call(tmp_path):
-    """The variables wait for the first call, and take the checkpoint's values then."""
-    model = Model()
-    model(tf.zeros([1, 3]))
-    model.ttq.positive.assign(3.0)
-    path = tf.train.Checkpoint(model=model).save(str(tmp_path / "checkpoint"))
-    fresh = Model()
+    if called:
+        fresh(tf.zeros([1, 3]))
     status = tf.train.Checkpoint(model=fresh).restore(path)
     fresh(tf.zeros([1, 3]))
     status.assert_consumed()
-    assert fresh.ttq.positive.numpy() == 3
+    assert [v.numpy() for v in fresh.trainable_variables] == [3, 4, 5, 6]

@@ -10,6 +10,7 @@
 #include "cpu/lanes.h"
 #include "cpu/pack.h"
 #include "cpu/plan.h"
+#include "cpu/stats.h"
 
 namespace lowbit::LOWBIT_ISA {
 
@@ -31,60 +32,6 @@ class FloatEnvironment {
   std::fenv_t saved_;
 };
 
-template <class S>
-constexpr int kFieldsOf = 0;
-template <template <class> class S, typename C>
-constexpr int kFieldsOf<S<C>> = std::is_empty_v<S<C>> ? 0 : sizeof(S<C>) / sizeof(C);
-
-// The statistics that apply to the lanes of a piece. One channel: the same for all.
-template <template <class> class S, typename C>
-class UniformStats {
- public:
-  UniformStats(const S<C>* stats, const Piece& piece) {
-    constexpr int kFields = kFieldsOf<S<C>>;
-    if constexpr (kFields > 0) {
-      C field[kFields];
-      __builtin_memcpy(field, stats + piece.channel, sizeof field);
-      Pack<C> lanes[kFields];
-      for (int k = 0; k < kFields; ++k) lanes[k] = Pack<C>(field[k]);
-      __builtin_memcpy(&lanes_, lanes, sizeof lanes);
-    }
-  }
-  LOWBIT_HD const S<Pack<C>>& At(int64_t) const { return lanes_; }
-
- private:
-  S<Pack<C>> lanes_;
-};
-
-// Channels side by side: each lane has its own.
-template <template <class> class S, typename C>
-class LaneStats {
- public:
-  LaneStats(const S<C>* stats, const Piece& piece) {
-    int64_t lane = 0;
-    for (int64_t copy = 0; copy < piece.copies; ++copy) {
-      for (int64_t c = 0; c < piece.channels; ++c) {
-        C field[kFields];
-        __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
-        for (int64_t i = 0; i < piece.inner; ++i, ++lane) {
-          for (int k = 0; k < kFields; ++k) lane_[k][lane] = field[k];
-        }
-      }
-    }
-  }
-  LOWBIT_HD S<Pack<C>> At(int64_t lane) const {
-    Pack<C> lanes[kFields];
-    for (int k = 0; k < kFields; ++k) lanes[k] = Load(lane_[k] + lane);
-    S<Pack<C>> stats;
-    __builtin_memcpy(&stats, lanes, sizeof stats);
-    return stats;
-  }
-
- private:
-  static constexpr int kFields = kFieldsOf<S<C>>;
-  C lane_[kFields][kMaxWidth + Pack<C>::kLanes] = {};
-};
-
 class Device {
  public:
   Device(const Host& host, int64_t stream_bytes) : host_(host), stream_bytes_(stream_bytes) {}
@@ -104,7 +51,7 @@ class Device {
     const Plan plan(layout);
     const bool streams = Streams(plan, y, x...);
     ForTasks(plan, [&](const Piece& piece) {
-      WithStats(piece, stats, [&](const auto& lanes) {
+      WithStats(piece, stats, [&](auto lanes) {
         WithStream<C>(streams, piece, y, [&](auto stream) {
           MapPiece<stream>(f, lanes, piece, y, x...);
         });
@@ -130,7 +77,7 @@ class Device {
     const bool streams = Streams(plan, y, x...);
     ForTasks(plan, [&](const Piece& piece) {
       double* total = part + piece.part * R::kTerms * plan.channels() + piece.channel;
-      WithStats(piece, stats, [&](const auto& lanes) {
+      WithStats(piece, stats, [&](auto lanes) {
         WithStream<C>(streams, piece, y, [&](auto stream) {
           ReducePiece<stream>(f, r, lanes, piece, total, plan.channels(), y, x...);
         });
@@ -171,7 +118,10 @@ class Device {
   template <template <class> class S, typename C, class Body>
   static void WithStats(const Piece& piece, const S<C>* stats, Body body) {
     if constexpr (kFieldsOf<S<C>> > 0) {
-      if (piece.channels > 1) return body(LaneStats<S, C>(stats, piece));
+      if (piece.channels > 1) {
+        typename LaneStats<S, C>::Memory memory;
+        return body(LaneStats<S, C>(stats, piece, &memory));
+      }
     }
     body(UniformStats<S, C>(stats, piece));
   }
@@ -209,8 +159,9 @@ class Device {
     if (lane < width) body(begin + lane, lane, width - lane);
   }
 
+  // Formulas and statistics are taken by value: nothing that is stored to y can alias them.
   template <bool stream, class F, class Stats, typename T, class... In>
-  static void MapPiece(const F& f, const Stats& stats, const Piece& piece, T* y, const In*... x) {
+  static void MapPiece(F f, Stats stats, const Piece& piece, T* y, const In*... x) {
     const auto map_row = [&](int64_t begin, int64_t width) {
       ForPacks<Compute<T>>(begin, width, [&](int64_t i, int64_t lane, auto count) {
         Store<stream>(y + i, count, f(stats.At(lane), Load(x + i, count)...));
@@ -227,8 +178,8 @@ class Device {
 
   // Term k's totals of the piece's channels go to total[k * term_stride].
   template <bool stream, class F, class R, class Stats, typename T, class... In>
-  static void ReducePiece(const F& f, const R& r, const Stats& stats, const Piece& piece,
-                          double* total, int64_t term_stride, T* y, const In*... x) {
+  static void ReducePiece(F f, R r, Stats stats, const Piece& piece, double* total,
+                          int64_t term_stride, T* y, const In*... x) {
     BlockLanes lanes[R::kTerms];
     BlockTree tree[R::kTerms];
     for (int64_t row = 0; row < piece.all_rows(); row += kRows) {
@@ -255,7 +206,7 @@ class Device {
     using C = typename R::C;
     ForPacks<C>(begin, width, [&](int64_t i, int64_t lane, auto count) {
       const auto add = [&](auto... in) {
-        const auto s = stats.At(lane);
+        const auto& s = stats.At(lane);
         const auto terms = r(s, in...);
         ForTerms<R>([&](auto k) {
           auto sum = WidePack<C>::Load(lanes[k].lane + lane);

@@ -38,6 +38,26 @@ struct VectorOf {
   typedef E Type __attribute__((vector_size(kLanes * sizeof(E))));
 };
 
+#if defined(__AVX512F__)
+LOWBIT_HD auto Truncate(__m512 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_ZERO); }
+LOWBIT_HD auto Truncate(__m512d a) { return _mm512_roundscale_pd(a, _MM_FROUND_TO_ZERO); }
+#elif defined(__AVX2__)
+LOWBIT_HD auto Truncate(__m256 a) { return _mm256_round_ps(a, _MM_FROUND_TO_ZERO); }
+LOWBIT_HD auto Truncate(__m256d a) { return _mm256_round_pd(a, _MM_FROUND_TO_ZERO); }
+#elif defined(__SSE4_1__)
+LOWBIT_HD auto Truncate(__m128 a) { return _mm_round_ps(a, _MM_FROUND_TO_ZERO); }
+LOWBIT_HD auto Truncate(__m128d a) { return _mm_round_pd(a, _MM_FROUND_TO_ZERO); }
+#else
+// Adding and taking away 2^23 (2^52) rounds to an integer; what exceeds a goes down by one.
+template <class Vector>
+LOWBIT_HD Vector Truncate(Vector a) {
+  const Vector integers = Vector{} + (sizeof a[0] == 4 ? 0x1p23f : 0x1p52);
+  const Vector nearest = (a + integers) - integers;
+  const Vector whole = nearest > a ? nearest - 1 : nearest;
+  return a < integers ? whole : a;
+}
+#endif
+
 template <typename C>
 struct Pack {
   static constexpr int kLanes = kRegisterBytes / sizeof(C);
@@ -49,8 +69,9 @@ struct Pack {
 
   Pack() = default;
   LOWBIT_HD Pack(Vector vector) : v(vector) {}
-  LOWBIT_HD explicit Pack(C x) : v(Vector{} + x) {}
-  LOWBIT_HD explicit Pack(int x) : v(Vector{} + static_cast<C>(x)) {}
+  // x - 0 is x for every x, -0 too, so that nothing but a broadcast is left of it.
+  LOWBIT_HD explicit Pack(C x) : v(x - Vector{}) {}
+  LOWBIT_HD explicit Pack(int x) : Pack(static_cast<C>(x)) {}
 
   LOWBIT_HD friend Pack operator+(Pack a, Pack b) { return a.v + b.v; }
   LOWBIT_HD friend Pack operator-(Pack a, Pack b) { return a.v - b.v; }
@@ -69,12 +90,10 @@ struct Pack {
     return reinterpret_cast<Vector>(reinterpret_cast<Mask>(a.v) & kMagnitude);
   }
 
-  // Adding 2^23 (2^52) rounds to an integer, halves to even; the last step lifts those to up.
+  // For a >= 0. What is cut off is exact, so that 0.49999997 stays below a half.
   LOWBIT_HD friend Pack RoundHalfUp(Pack a) {
-    const Pack integers(sizeof(C) == 4 ? C(0x1p23) : C(0x1p52));
-    const Pack even = (a + integers) - integers;
-    const Pack up = Select(a - even == Pack(C(0.5)), even + Pack(1), even);
-    return Select(a < integers, up, a);
+    const Pack whole = Truncate(a.v);
+    return Select(a - whole >= Pack(C(0.5)), whole + Pack(1), whole);
   }
 };
 

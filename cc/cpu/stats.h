@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// The statistics that apply to the lanes of a piece, as packs. Cheap to copy.
+#ifndef LOWBIT_CPU_STATS_H_
+#define LOWBIT_CPU_STATS_H_
+
+#include "cpu/pack.h"
+#include "cpu/plan.h"
+
+namespace lowbit::LOWBIT_ISA {
+
+// How many values of type C a struct of statistics S<C> has.
+template <class S>
+constexpr int kFieldsOf = 0;
+template <template <class> class S, typename C>
+constexpr int kFieldsOf<S<C>> = std::is_empty_v<S<C>> ? 0 : sizeof(S<C>) / sizeof(C);
+
+// One channel: the same in all lanes.
+template <template <class> class S, typename C>
+class UniformStats {
+ public:
+  UniformStats(const S<C>* stats, const Piece& piece) {
+    if constexpr (kFields > 0) {
+      C field[kFields];
+      Pack<C> lanes[kFields];
+      __builtin_memcpy(field, stats + piece.channel, sizeof field);
+      for (int k = 0; k < kFields; ++k) lanes[k] = Pack<C>(field[k]);
+      __builtin_memcpy(&lanes_, lanes, sizeof lanes);
+    }
+  }
+
+  LOWBIT_HD const S<Pack<C>>& At(int64_t) const { return lanes_; }
+
+ private:
+  static constexpr int kFields = kFieldsOf<S<C>>;
+  S<Pack<C>> lanes_;
+};
+
+// Channels side by side: each lane has those of its own channel.
+template <template <class> class S, typename C>
+class LaneStats {
+  static constexpr int kFields = kFieldsOf<S<C>>;
+
+ public:
+  struct Memory {
+    C lane[kFields][kMaxWidth + Pack<C>::kLanes];
+  };
+
+  // Fills `memory`, which must outlive this.
+  LaneStats(const S<C>* stats, const Piece& piece, Memory* memory) : memory_(memory) {
+    int64_t lane = 0;
+    for (int64_t copy = 0; copy < piece.copies; ++copy) {
+      for (int64_t c = 0; c < piece.channels; ++c) {
+        C field[kFields];
+        __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
+        for (int64_t i = 0; i < piece.inner; ++i, ++lane) {
+          for (int k = 0; k < kFields; ++k) memory->lane[k][lane] = field[k];
+        }
+      }
+    }
+    for (auto& lanes : memory->lane) {
+      __builtin_memset(lanes + lane, 0, Pack<C>::kLanes * sizeof(C));
+    }
+  }
+
+  LOWBIT_HD S<Pack<C>> At(int64_t lane) const {
+    Pack<C> lanes[kFields];
+    for (int k = 0; k < kFields; ++k) lanes[k] = Load(memory_->lane[k] + lane);
+    S<Pack<C>> stats;
+    __builtin_memcpy(&stats, lanes, sizeof stats);
+    return stats;
+  }
+
+ private:
+  const Memory* memory_;
+};
+
+}  // namespace lowbit::LOWBIT_ISA
+
+#endif  // LOWBIT_CPU_STATS_H_
