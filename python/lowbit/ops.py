@@ -20,7 +20,6 @@ import tensorflow as tf
 from lowbit import _arguments, _loader
 
 _ops = _loader.load()
-_M = (tf.float32, tf.float64)
 
 
 class TTQGradients(NamedTuple):
@@ -49,7 +48,7 @@ def linear_mid_tread_half_quantizer(
         The quantized activations.
     """
     x = _arguments.tensor(x, "x")
-    bit = _arguments.scalar(bit, "bit", (tf.int32,), tf.int32)
+    bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
     max_value = _hyper(max_value, "max_value", x)
     return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=name)
 
@@ -259,7 +258,8 @@ def twn_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
 
 def _hyper(value: Any, name: str, x: tf.Tensor | tf.Variable) -> Any:
     """A hyper-parameter of an op on `x`."""
-    return _arguments.scalar(value, name, _M, _arguments.hyper_dtype(x.dtype))
+    hint = _arguments.hyper_dtype(x.dtype)
+    return _arguments.scalar(value, name, _arguments.HYPER_DTYPES, hint)
 
 
 def _like(
@@ -267,7 +267,7 @@ def _like(
 ) -> tf.Tensor | tf.Variable:
     """A tensor of the dtype of `x`."""
     value = _arguments.tensor(value, name, x.dtype)
-    if value.dtype != x.dtype:
+    if value.dtype is not x.dtype and value.dtype != x.dtype:
         raise TypeError(
             f"{name} must have the dtype of {x_name}, {x.dtype.name}, got {value.dtype.name}"
         )

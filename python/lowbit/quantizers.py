@@ -36,7 +36,7 @@ class Quantizer:
             tf.errors.InvalidArgumentError: An argument that is a tensor has a wrong value.
         """
         x = _arguments.tensor(x, self._input_name, self.dtype)
-        if x.dtype != self.dtype:
+        if x.dtype is not self.dtype and x.dtype != self.dtype:
             raise TypeError(
                 f"{self._input_name} must have the quantizer's dtype {self.dtype.name}, "
                 f"got {x.dtype.name}"
