@@ -114,12 +114,14 @@ def ulps_between(a, b):
 
 
 def same_bits(a, b):
-    """Whether `a` and `b` agree in every bit, signed zeros included; any NaN equals any other."""
-    return bool(np.all(ulps_between(a, b) == 0) and np.all(np.isnan(a) | _same_sign(a, b)))
+    """Whether no bit of `a` and `b` differs, signed zeros included; any NaN equals any other."""
+    return not bits_differ(a, b).any()
 
 
-def _same_sign(a, b):
-    return np.signbit(a.astype(np.float64)) == np.signbit(b.astype(np.float64))
+def bits_differ(a, b):
+    """Returns where `a` and `b` differ."""
+    negative = [np.signbit(v.astype(np.float64)) for v in (a, b)]
+    return (ulps_between(a, b) > 0) | (~np.isnan(a) & (negative[0] != negative[1]))
 
 
 def _by_channel(x, axis):

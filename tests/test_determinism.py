@@ -9,8 +9,7 @@ import sys
 
 import pytest
 import tensorflow as tf
-from conftest import DTYPES, NEGATIVE, POSITIVE, QUANTIZERS, gradient_of, random_array
-from test_forward import SIZES
+from conftest import DTYPES, NEGATIVE, POSITIVE, QUANTIZERS, SIZES, gradient_of, random_array
 
 from lowbit import _loader, ops
 

@@ -14,12 +14,13 @@ from conftest import (
     MAX_VALUE,
     NEGATIVE,
     POSITIVE,
+    SHAPES,
+    SIZES,
     TTQ_THRESHOLD,
     assert_close,
     gradient_of,
     random_array,
 )
-from test_forward import SHAPES, SIZES
 
 import lowbit
 from lowbit import ops

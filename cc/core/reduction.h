@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a reduction is: a formula that maps an element to a few terms, how each term is joined over
-// the elements of a channel, and Finish, which turns the joined terms into the channel's statistics.
+// the elements of a channel, and Finish, which turns the joined terms into the channel's
+// statistics.
 #ifndef LOWBIT_CORE_REDUCTION_H_
 #define LOWBIT_CORE_REDUCTION_H_
 

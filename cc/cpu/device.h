@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU's verbs for the recipes of core/: Map, Reduce, and MapReduce, which does both in one pass.
-// Included by kernels.cc alone, once per instruction set.
+// The CPU's verbs for the recipes of core/: Map, Reduce, and MapReduce, which does both in one
+// pass. Included by kernels.cc alone, once per instruction set.
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
 
@@ -18,8 +18,8 @@ namespace lowbit::LOWBIT_ISA {
 // even of the cheapest formula lies between 48 K and 96 K elements.
 constexpr int64_t kSerialElements = 65536;
 
-// IEEE arithmetic for the time of a task: TensorFlow's threads flush subnormals to zero, which would
-// give -1e-40 the sign of +0.
+// IEEE arithmetic for the time of a task: TensorFlow's threads flush subnormals to zero, which
+// would give -1e-40 the sign of +0.
 class FloatEnvironment {
  public:
   FloatEnvironment() {
@@ -52,9 +52,8 @@ class Device {
     const bool streams = Streams(plan, y, x...);
     ForTasks(plan, [&](const Piece& piece) {
       WithStats(piece, stats, [&](auto lanes) {
-        WithStream<C>(streams, piece, y, [&](auto stream) {
-          MapPiece<stream>(f, lanes, piece, y, x...);
-        });
+        WithStream<C>(streams, piece, y,
+                      [&](auto stream) { MapPiece<stream>(f, lanes, piece, y, x...); });
       });
     });
   }
@@ -198,8 +197,8 @@ class Device {
     });
   }
 
-  // Adds a row to its lanes. One row after the other: four at once, to spare loads and stores of the
-  // accumulators, won 5 % in cache and lost 40 % of the bandwidth of memory.
+  // Adds a row to its lanes. One row after the other: four at once, to spare loads and stores of
+  // the accumulators, won 5 % in cache and lost 40 % of the bandwidth of memory.
   template <bool stream, class F, class R, class Stats, typename T, class... In>
   static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
                                int64_t width, BlockLanes* lanes, T* y, const In*... x) {

@@ -16,10 +16,10 @@
 namespace lowbit {
 
 // Defined by kernels.cc, once per level.
-#define LOWBIT_LEVEL(isa)                                                        \
-  namespace isa {                                                                \
-  template <class Recipe>                                                        \
-  bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes);        \
+#define LOWBIT_LEVEL(isa)                                                 \
+  namespace isa {                                                         \
+  template <class Recipe>                                                 \
+  bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes); \
   }
 LOWBIT_LEVEL(baseline)
 #ifdef LOWBIT_X86_LEVELS
@@ -115,10 +115,10 @@ bool LaunchCpu(const Recipe& recipe, const Host& host) {
   return baseline::Run(recipe, host, stream_bytes);
 }
 
-#define LOWBIT_KERNEL(Recipe)                                    \
-  template bool LaunchCpu(const Recipe<float>&, const Host&);    \
-  template bool LaunchCpu(const Recipe<double>&, const Host&);   \
-  template bool LaunchCpu(const Recipe<Half>&, const Host&);     \
+#define LOWBIT_KERNEL(Recipe)                                  \
+  template bool LaunchCpu(const Recipe<float>&, const Host&);  \
+  template bool LaunchCpu(const Recipe<double>&, const Host&); \
+  template bool LaunchCpu(const Recipe<Half>&, const Host&);   \
   template bool LaunchCpu(const Recipe<Bfloat16>&, const Host&);
 #include "core/kernels.inc"
 #undef LOWBIT_KERNEL

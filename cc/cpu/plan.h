@@ -2,9 +2,9 @@
 // How a tensor is cut into tasks, blocks, rows and lanes. It depends on the layout alone, never on
 // threads or registers, so that sums have the same bits on all of them.
 //
-// A row is at least kLanes elements wide; element i of every row belongs to lane i. Lanes add up the
-// kRows rows of a block one after the other, then fold by halves; blocks are joined pairwise, so the
-// error of a float64 sum stays below 2^-47 of the sum of magnitudes at any size.
+// A row is at least kLanes elements wide; element i of every row belongs to lane i. Lanes add up
+// the kRows rows of a block one after the other, then fold by halves; blocks are joined pairwise,
+// so the error of a float64 sum stays below 2^-47 of the sum of magnitudes at any size.
 #ifndef LOWBIT_CPU_PLAN_H_
 #define LOWBIT_CPU_PLAN_H_
 
@@ -14,8 +14,9 @@ namespace lowbit::LOWBIT_ISA {
 
 constexpr int64_t kLanes = 256;
 constexpr int64_t kRows = 16;
-constexpr int64_t kBlocks = 16;      // of a task; a power of two, so that tasks join pairwise as well
-constexpr int64_t kMaxWidth = 2048;  // lanes of a task: longer runs read faster, but take more stack
+constexpr int64_t kBlocks = 16;  // of a task; a power of two, so that tasks join pairwise as well
+constexpr int64_t kMaxWidth =
+    2048;  // lanes of a task: longer runs read faster, but take more stack
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -24,9 +24,8 @@ absl::Status CheckAxis(absl::string_view input, int rank, int axis) {
         absl::StrCat(input, " must have a channel axis, so a rank of at least 1, got 0"));
   }
   if (axis < -rank || axis >= rank) {
-    return absl::InvalidArgumentError(absl::StrCat("axis must be in [", -rank, ", ", rank,
-                                                   ") for a tensor of rank ", rank, ", got ",
-                                                   axis));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "axis must be in [", -rank, ", ", rank, ") for a tensor of rank ", rank, ", got ", axis));
   }
   return absl::OkStatus();
 }
@@ -93,7 +92,8 @@ absl::Status GetThreshold(const Tensor& threshold, double limit, double* value) 
   TF_RETURN_IF_ERROR(CheckScalar(threshold, "threshold"));
   *value = ValueOf(threshold);
   if (*value >= 0 && *value < limit) return absl::OkStatus();
-  const std::string range = std::isinf(limit) ? "finite and >= 0" : absl::StrCat("in [0, ", limit, ")");
+  const std::string range =
+      std::isinf(limit) ? "finite and >= 0" : absl::StrCat("in [0, ", limit, ")");
   return absl::InvalidArgumentError(absl::StrCat("threshold must be ", range, ", got ", *value));
 }
 

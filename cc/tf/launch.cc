@@ -7,9 +7,8 @@
 namespace lowbit {
 
 void OpHost::Parallel(void* self, int64_t tasks, int64_t cost, TaskRange body) {
-  const auto& threads = *static_cast<OpHost*>(self)
-                             ->context_->device()
-                             ->tensorflow_cpu_worker_threads();
+  const auto& threads =
+      *static_cast<OpHost*>(self)->context_->device()->tensorflow_cpu_worker_threads();
   tensorflow::Shard(threads.num_threads, threads.workers, tasks, cost,
                     [body](int64_t first, int64_t last) { body.call(body.self, first, last); });
 }
@@ -17,8 +16,8 @@ void OpHost::Parallel(void* self, int64_t tasks, int64_t cost, TaskRange body) {
 void* OpHost::Allocate(void* self, size_t bytes) {
   auto* host = static_cast<OpHost*>(self);
   tensorflow::Tensor memory;
-  const absl::Status status = host->context_->allocate_temp(
-      tensorflow::DT_UINT8, {static_cast<int64_t>(bytes)}, &memory);
+  const absl::Status status =
+      host->context_->allocate_temp(tensorflow::DT_UINT8, {static_cast<int64_t>(bytes)}, &memory);
   host->status_.Update(status);
   if (!status.ok()) return nullptr;
   host->scratch_.push_back(memory);

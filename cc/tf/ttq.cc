@@ -68,9 +68,9 @@ class TtqGradOp : public OpKernel {
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0, 1}, 0, w.shape(), &dw));
     OP_REQUIRES_OK(c, c->allocate_output(1, {}, &dpositive));
     OP_REQUIRES_OK(c, c->allocate_output(2, {}, &dnegative));
-    Launch(c, TtqGrad<T>{Data<T>(dy), Data<T>(w), Data<T>(positive), Data<T>(negative),
-                         Data<T>(dw), Data<T>(dpositive), Data<T>(dnegative),
-                         Layout::Whole(w.NumElements()), threshold, kind_});
+    Launch(c, TtqGrad<T>{Data<T>(dy), Data<T>(w), Data<T>(positive), Data<T>(negative), Data<T>(dw),
+                         Data<T>(dpositive), Data<T>(dnegative), Layout::Whole(w.NumElements()),
+                         threshold, kind_});
   }
 
  private:
@@ -87,8 +87,7 @@ REGISTER_OP("TTQWeightQuantizer")
     .Attr(LOWBIT_ATTR_M)
     .Attr(LOWBIT_ATTR_NEGATIVE_GRADIENT)
     .SetShapeFn([](InferenceContext* c) {
-      TF_RETURN_IF_ERROR(
-          InferScalars(c, {{1, "positive"}, {2, "negative"}, {3, "threshold"}}));
+      TF_RETURN_IF_ERROR(InferScalars(c, {{1, "positive"}, {2, "negative"}, {3, "threshold"}}));
       return UnchangedShape(c);
     })
     .Doc(R"doc(
@@ -119,8 +118,7 @@ REGISTER_OP("TTQWeightQuantizerGrad")
     .Attr(LOWBIT_ATTR_M)
     .Attr(LOWBIT_ATTR_NEGATIVE_GRADIENT)
     .SetShapeFn([](InferenceContext* c) {
-      TF_RETURN_IF_ERROR(
-          InferScalars(c, {{2, "positive"}, {3, "negative"}, {4, "threshold"}}));
+      TF_RETURN_IF_ERROR(InferScalars(c, {{2, "positive"}, {3, "negative"}, {4, "threshold"}}));
       ShapeHandle shape;
       TF_RETURN_IF_ERROR(c->Merge(c->input(0), c->input(1), &shape));
       c->set_output(0, shape);

@@ -30,8 +30,8 @@ class TwnOp : public OpKernel {
   void Compute(OpKernelContext* c) override {
     const Tensor& w = c->input(0);
     double threshold;
-    OP_REQUIRES_OK(
-        c, GetThreshold(c->input(1), std::numeric_limits<double>::infinity(), &threshold));
+    OP_REQUIRES_OK(c,
+                   GetThreshold(c->input(1), std::numeric_limits<double>::infinity(), &threshold));
     Layout layout = Layout::Whole(w.NumElements());
     if (per_channel_) OP_REQUIRES_OK(c, GetLayout(w, "weights", axis_, &layout));
     Tensor* y;

@@ -33,7 +33,7 @@ def linear_mid_tread_half_quantizer(
     Args:
         bit: The bit width, in 1..32; or an int32 scalar tensor.
         max_value: The largest output, finite and > 0; or a float32 or float64 scalar tensor.
-        backward: Replaces the gradient: `backward(op, grad)` gets the forward op (`inputs` x, bit and
+        backward: Replaces the gradient: `backward(op, grad)` gets the forward op (`inputs` x, bit,
             max_value; `outputs`, `type`, `get_attr`) and dL/dy, and returns dL/dx or a tuple with
             one entry per input, None where there is none.
         dtype: Of x and y.
@@ -112,9 +112,10 @@ def ttq_weight_quantizer(
         d(positive) = sum of dy over P
         d(negative) = -sum of dy over N ("exact"), +sum of dy over N ("paper")
 
-    In TF2 the two scales are variables of the returned object, made at its first call. In a TF1 graph
-    each call takes them from `tf.compat.v1.get_variable("positive")` and `("negative")` in its
-    variable scope. Sources: `blueoil.quantizations`; Trained Ternary Quantization (arXiv:1612.01064).
+    In TF2 the two scales are variables of the returned object, made at its first call. In a TF1
+    graph each call takes them from `tf.compat.v1.get_variable("positive")` and `("negative")` in
+    its variable scope. Sources: `blueoil.quantizations`; Trained Ternary Quantization
+    (arXiv:1612.01064).
 
     Args:
         threshold: In [0, 1); or a float32 or float64 scalar tensor.
@@ -124,8 +125,8 @@ def ttq_weight_quantizer(
         initial: Where the scales start: a number, or "mean" for mean(|w|) of the first weights.
 
     Returns:
-        A callable that maps w of any shape to y of the same shape; it has `positive`, `negative` and
-        `trainable_variables`.
+        A callable that maps w of any shape to y of the same shape; it has `positive`, `negative`
+        and `trainable_variables`.
 
     Raises:
         ValueError: An argument is out of range.

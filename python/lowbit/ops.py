@@ -2,9 +2,9 @@
 """The ops themselves, one typed function each: forward, and gradient with respect to the inputs.
 
 Tensors are half, bfloat16, float32 or float64, of any shape; the result has the dtype and shape of
-the first one. Hyper-parameters are Python numbers or scalar tensors: `bit` of int32, `max_value` and
-`threshold` of float32 or float64. A Python number is passed as float64 where the tensor is, else as
-float32. All ops are stateless and deterministic.
+the first one. Hyper-parameters are Python numbers or scalar tensors: `bit` of int32, `max_value`
+and `threshold` of float32 or float64. A Python number is passed as float64 where the tensor is,
+else as float32. All ops are stateless and deterministic.
 
 Every function raises `TypeError` for a tensor of another dtype or no tensor at all, and
 `tf.errors.InvalidArgumentError` (`ValueError` while a graph is built) for a wrong value or shape.
@@ -121,9 +121,7 @@ def binary_channel_wise_mean_scaling_quantizer(
     return _ops.binary_channel_wise_mean_scaling_quantizer(x, axis=axis, name=name)
 
 
-def binary_channel_wise_mean_scaling_quantizer_grad(
-    dy: Any, name: str | None = None
-) -> tf.Tensor:
+def binary_channel_wise_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
     """Straight through: `dx = dy`, without a copy.
 
     Args:
@@ -145,7 +143,7 @@ def ttq_weight_quantizer(
     negative_gradient: str = "exact",
     name: str | None = None,
 ) -> tf.Tensor:
-    """`+positive` where `w > t`, `-negative` where `w < -t`, else 0, for `t = threshold * max(|w|)`.
+    """`+positive` where `w > t`, `-negative` where `w < -t`, else 0: `t = threshold * max(|w|)`.
 
     Source: Trained Ternary Quantization (arXiv:1612.01064).
 
@@ -218,7 +216,7 @@ def twn_weight_quantizer(
     axis: int = -1,
     name: str | None = None,
 ) -> tf.Tensor:
-    """`+s` where `w > t`, `-s` where `w < -t`, else 0, for `t = threshold * mean(|w|)`.
+    """`+s` where `w > t`, `-s` where `w < -t`, else 0: `t = threshold * mean(|w|)`.
 
     `s` is the mean of `|w|` where `|w| > t`, and 0 where there is none. Source: Ternary Weight
     Networks (arXiv:1605.04711).

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import tensorflow as tf
@@ -47,8 +48,9 @@ class Quantizer:
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal quantizer; the dtype by name."""
-        raise NotImplementedError
+        """The arguments that make an equal quantizer, all of them; the dtype by name."""
+        config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {**config, "dtype": self.dtype.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Quantizer:
@@ -81,7 +83,7 @@ def _comparable(config: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 class LinearMidTreadHalfQuantizer(Quantizer):
-    """Activations on `2^bit` levels from 0 to `max_value`: `lowbit.linear_mid_tread_half_quantizer`."""
+    """Activations to `2^bit` levels: what `lowbit.linear_mid_tread_half_quantizer` returns."""
 
     op_type = "LinearMidTreadHalfQuantizer"
 
@@ -106,23 +108,13 @@ class LinearMidTreadHalfQuantizer(Quantizer):
         inputs = {"x": x, "bit": bit, "max_value": tf.convert_to_tensor(self.max_value, m)}
         return _backward.call(self.op_type, forward, inputs, {"M": m}, self.backward)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "bit": self.bit,
-            "max_value": self.max_value,
-            "backward": self.backward,
-            "dtype": self.dtype.name,
-        }
-
 
 class BinaryMeanScalingQuantizer(Quantizer):
-    """Weights to `+-mean(|x|)`: `lowbit.binary_mean_scaling_quantizer`."""
+    """Weights to two values: what `lowbit.binary_mean_scaling_quantizer` returns."""
 
     op_type = "BinaryMeanScalingQuantizer"
 
-    def __init__(
-        self, backward: _backward.Backward | None = None, dtype: Any = tf.float32
-    ) -> None:
+    def __init__(self, backward: _backward.Backward | None = None, dtype: Any = tf.float32) -> None:
         self.dtype = _arguments.dtype(dtype)
         self.backward = _arguments.backward(backward)
 
@@ -132,12 +124,9 @@ class BinaryMeanScalingQuantizer(Quantizer):
             return forward(x)
         return _backward.call(self.op_type, forward, {"x": x}, {}, self.backward)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"backward": self.backward, "dtype": self.dtype.name}
-
 
 class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
-    """Weights to `+-mean(|x|)` per channel: `lowbit.binary_channel_wise_mean_scaling_quantizer`."""
+    """Weights to two values a channel: `lowbit.binary_channel_wise_mean_scaling_quantizer`'s."""
 
     op_type = "BinaryChannelWiseMeanScalingQuantizer"
 
@@ -161,12 +150,9 @@ class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
     def _forward(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         return ops.binary_channel_wise_mean_scaling_quantizer(x, self.axis)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"backward": self.backward, "dtype": self.dtype.name, "axis": self.axis}
-
 
 class TTQWeightQuantizer(Quantizer, tf.Module):
-    """Weights to `+positive`, 0, `-negative`, both trained: `lowbit.ttq_weight_quantizer`.
+    """Weights to three values, two of them trained: what `lowbit.ttq_weight_quantizer` returns.
 
     A `tf.Module`, so that whatever holds it saves and trains its variables.
 
@@ -218,7 +204,7 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
         initial = self._initial_value(weights)
         names = ("positive", "negative")
         if self.initial == "mean" and not _known(weights):
-            # A value of the function being traced: tf.function initialises from it at its first run.
+            # A value of the function being traced, which initialises from it at its first run.
             return tuple(tf.Variable(initial, dtype=self.dtype, name=name) for name in names)
         with tf.init_scope():
             return tuple(tf.Variable(initial(), dtype=self.dtype, name=name) for name in names)
@@ -228,14 +214,6 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
             return lambda: tf.reduce_mean(tf.abs(weights))
         return lambda: tf.cast(self.initial, self.dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "threshold": self.threshold,
-            "dtype": self.dtype.name,
-            "negative_gradient": self.negative_gradient,
-            "initial": self.initial,
-        }
-
 
 def _known(tensor: tf.Tensor | tf.Variable) -> bool:
     """Whether the value can be read outside of the function that is being traced, if any."""
@@ -243,7 +221,7 @@ def _known(tensor: tf.Tensor | tf.Variable) -> bool:
 
 
 class TWNWeightQuantizer(Quantizer):
-    """Weights to `+s`, 0, `-s`: `lowbit.twn_weight_quantizer`."""
+    """Weights to three values: what `lowbit.twn_weight_quantizer` returns."""
 
     op_type = "TWNWeightQuantizer"
     _input_name = "weights"
@@ -263,11 +241,3 @@ class TWNWeightQuantizer(Quantizer):
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         return ops.twn_weight_quantizer(x, self.threshold, self.per_channel, self.axis)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "threshold": self.threshold,
-            "dtype": self.dtype.name,
-            "per_channel": self.per_channel,
-            "axis": self.axis,
-        }

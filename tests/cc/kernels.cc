@@ -82,9 +82,9 @@ bool Run(const Call& call, const Host& host) {
     case kTtq:
       return LaunchCpu(Ttq<T>{in(0), in(1), in(2), out(0), layout, call.hyper}, host);
     case kTtqGrad:
-      return LaunchCpu(TtqGrad<T>{in(0), in(1), in(2), in(3), out(0), out(1), out(2), layout,
-                                  call.hyper, kind},
-                       host);
+      return LaunchCpu(
+          TtqGrad<T>{in(0), in(1), in(2), in(3), out(0), out(1), out(2), layout, call.hyper, kind},
+          host);
     case kTwn:
       return LaunchCpu(Twn<T>{in(0), out(0), layout, call.hyper}, host);
   }
