@@ -236,7 +236,7 @@ def test_streamed_channels(kernels, streaming, dtype, layout):
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_every_16_bit_value(kernels, name):
-    """Widened and narrowed again: clipping to the largest value leaves positive ones as they are."""
+    """Widened and narrowed again: clipping to the largest one leaves positive values alone."""
     dtype = np.dtype(DTYPES[name])
     x = np.arange(1 << 16, dtype=np.uint16).view(dtype)
     largest = float(ml_dtypes.finfo(dtype).max)
