@@ -151,9 +151,9 @@ def test_linear_rounds_half_up(dtype):
 @pytest.mark.parametrize("bit", BITS)
 @pytest.mark.parametrize("max_value", [*MAX_VALUES, 1e-30, 1e30])
 def test_linear_keeps_both_ends(bit, max_value):
-    x = np.float32([-1e38, 0, max_value, 1e38])
+    x = np.float32([-1e38, -0.0, 0, max_value, 1e38])
     y = ops.linear_mid_tread_half_quantizer(x, bit, max_value).numpy()
-    assert_close(y, np.float32([0, 0, max_value, max_value]), exact=True)
+    assert_close(y, np.float32([0, 0, 0, max_value, max_value]), exact=True)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 0.99])

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The accumulators of a reduction: lanes of doubles within a block, and the pairwise tree above it.
+// The accumulator of one term of a reduction, for one task: lanes within a block, and the pairwise
+// tree above the blocks.
 #ifndef LOWBIT_CPU_LANES_H_
 #define LOWBIT_CPU_LANES_H_
 
@@ -18,46 +19,9 @@ LOWBIT_HD V Joined(V a, V b) {
   }
 }
 
-// As many doubles as a pack of C has lanes.
-template <typename C>
-struct WidePack;
-
-template <>
-struct WidePack<double> {
-  Pack<double> x;
-
-  static LOWBIT_HD WidePack Load(const double* lanes) { return {LOWBIT_ISA::Load(lanes)}; }
-  LOWBIT_HD void Store(double* lanes) const { LOWBIT_ISA::Store<false>(lanes, x); }
-
-  template <Join join>
-  LOWBIT_HD void Add(Pack<double> term) {
-    x = Joined<join>(x, term);
-  }
-};
-
-template <>
-struct WidePack<float> {
-  Widened x;
-
-  static LOWBIT_HD WidePack Load(const double* lanes) {
-    return {{LOWBIT_ISA::Load(lanes), LOWBIT_ISA::Load(lanes + Pack<double>::kLanes)}};
-  }
-  LOWBIT_HD void Store(double* lanes) const {
-    LOWBIT_ISA::Store<false>(lanes, x.low);
-    LOWBIT_ISA::Store<false>(lanes + Pack<double>::kLanes, x.high);
-  }
-
-  template <Join join>
-  LOWBIT_HD void Add(Pack<float> term) {
-    const Widened wide = ToDouble(term);
-    x.low = Joined<join>(x.low, wide.low);
-    x.high = Joined<join>(x.high, wide.high);
-  }
-};
-
 // Joins `count` runs of `width` lanes into the first, by halves.
-template <Join join>
-LOWBIT_HD void Fold(double* lanes, int64_t count, int64_t width) {
+template <Join join, typename Lane>
+LOWBIT_HD void Fold(Lane* lanes, int64_t count, int64_t width) {
   while (count > 1) {
     const int64_t half = (count + 1) / 2;
     const int64_t size = (count - half) * width;
@@ -68,61 +32,95 @@ LOWBIT_HD void Fold(double* lanes, int64_t count, int64_t width) {
   }
 }
 
-// One term's lanes for one block of a task.
-struct BlockLanes {
-  alignas(64) double lane[kMaxWidth + Pack<float>::kLanes];
-
-  LOWBIT_HD void Clear(int64_t width) {
-    __builtin_memset(lane, 0, (width + Pack<float>::kLanes) * sizeof(double));
-  }
-
-  // Leaves the total of the piece's channel i in lane[i].
-  template <Join join>
-  LOWBIT_HD void FoldToChannels(const Piece& piece) {
-    Fold<join>(lane, piece.copies, piece.channels * piece.inner);
-    if (piece.inner == 1) return;
-    for (int64_t c = 0; c < piece.channels; ++c) {
-      Fold<join>(lane + c * piece.inner, piece.inner, 1);
-      lane[c] = lane[c * piece.inner];
-    }
-  }
-};
-
-// Joins the blocks of a task pairwise, each as it comes: a binary counter of subtrees.
-class BlockTree {
+template <Join join, typename C>
+class Accumulator {
  public:
-  template <Join join>
-  LOWBIT_HD void Push(const double* block, int64_t channels) {
-    double* node = level_[count_ & 1 ? kLevels : 0];
-    __builtin_memcpy(node, block, channels * sizeof(double));
-    int level = 0;
-    for (int64_t full = count_; full & 1; full >>= 1, ++level) {
-      // The node rises through the levels that hold an earlier subtree of its size.
-      for (int64_t c = 0; c < channels; ++c) node[c] = Joined<join>(level_[level][c], node[c]);
-    }
-    if (level > 0) __builtin_memcpy(level_[level], node, channels * sizeof(double));
-    ++count_;
+  LOWBIT_HD void BeginBlock(int64_t width) {
+    __builtin_memset(lane_, 0, (width + Pack<C>::kLanes) * sizeof(Lane));
   }
 
-  // The join of all blocks, smallest subtree first.
-  template <Join join>
+  LOWBIT_HD void Add(int64_t lane, Pack<C> term) {
+    if constexpr (std::is_same_v<Lane, C>) {
+      AddTo(lane_ + lane, term);
+    } else {
+      const Widened wide = ToDouble(term);
+      AddTo(lane_ + lane, wide.low);
+      AddTo(lane_ + lane + Pack<double>::kLanes, wide.high);
+    }
+  }
+
+  // Folds the lanes to a total per channel, and puts those into the tree: a binary counter of
+  // subtrees, in which a node rises through the levels that hold an earlier one of its size.
+  LOWBIT_HD void EndBlock(const Piece& piece) {
+    FoldToChannels(piece);
+    double* node = level_[blocks_ & 1 ? kLevels : 0];
+    for (int64_t c = 0; c < piece.channels; ++c) node[c] = lane_[c];
+    int level = 0;
+    for (int64_t full = blocks_; full & 1; full >>= 1, ++level) {
+      JoinChannels(level_[level], node, piece.channels, node);
+    }
+    if (level > 0) __builtin_memcpy(level_[level], node, piece.channels * sizeof(double));
+    ++blocks_;
+  }
+
+  // Joins what is in the tree, smallest subtree first.
   LOWBIT_HD void Finish(int64_t channels, double* total) const {
-    bool first = true;
-    for (int level = 0; level < kLevels; ++level) {
-      if (!(count_ >> level & 1)) continue;
-      for (int64_t c = 0; c < channels; ++c) {
-        total[c] = first ? level_[level][c] : Joined<join>(level_[level][c], total[c]);
-      }
-      first = false;
+    int level = 0;
+    while (!(blocks_ >> level & 1)) ++level;
+    __builtin_memcpy(total, level_[level], channels * sizeof(double));
+    while (++level < kLevels) {
+      if (blocks_ >> level & 1) JoinChannels(level_[level], total, channels, total);
     }
   }
 
  private:
+  // Counts of a block and maxima are exact in C.
+  using Lane = std::conditional_t<join == Join::kSum, double, C>;
+
   static constexpr int kLevels = 5;  // of up to kBlocks = 16 blocks
   static_assert(kBlocks == 1 << (kLevels - 1));
 
-  int64_t count_ = 0;
+  static LOWBIT_HD void AddTo(Lane* lane, Pack<Lane> term) {
+    Store<false>(lane, Joined<join>(Load(lane), term));
+  }
+
+  static LOWBIT_HD void JoinChannels(const double* a, const double* b, int64_t channels,
+                                     double* joined) {
+    for (int64_t c = 0; c < channels; ++c) joined[c] = Joined<join>(a[c], b[c]);
+  }
+
+  LOWBIT_HD void FoldToChannels(const Piece& piece) {
+    Fold<join>(lane_, piece.copies, piece.channels * piece.inner);
+    if (piece.inner == 1) return;
+    for (int64_t c = 0; c < piece.channels; ++c) {
+      Fold<join>(lane_ + c * piece.inner, piece.inner, 1);
+      lane_[c] = lane_[c * piece.inner];
+    }
+  }
+
+  int64_t blocks_ = 0;
+  alignas(64) Lane lane_[kMaxWidth + Pack<C>::kLanes];
   double level_[kLevels + 1][kMaxWidth];  // the last one is the node on its way up
+};
+
+// One accumulator for each term of a reduction.
+template <class R, int k = 0>
+struct Accumulators {
+  Accumulator<R::kJoin[k], typename R::C> first;
+  Accumulators<R, k + 1> rest;
+
+  // body(accumulator, integral constant of its term)
+  template <class Body>
+  LOWBIT_HD void ForEach(Body body) {
+    body(first, std::integral_constant<int, k>());
+    rest.ForEach(body);
+  }
+};
+
+template <class R>
+struct Accumulators<R, R::kTerms> {
+  template <class Body>
+  LOWBIT_HD void ForEach(Body) {}
 };
 
 }  // namespace lowbit::LOWBIT_ISA
