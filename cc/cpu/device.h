@@ -4,8 +4,7 @@
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
 
-#include <cfenv>
-
+#include "cpu/float_environment.h"
 #include "cpu/host.h"
 #include "cpu/lanes.h"
 #include "cpu/pack.h"
@@ -17,20 +16,6 @@ namespace lowbit::LOWBIT_ISA {
 // Below this many elements a task switch costs more than it saves: measured on two cores, the break
 // even of the cheapest formula lies between 48 K and 96 K elements.
 constexpr int64_t kSerialElements = 65536;
-
-// IEEE arithmetic for the time of a task: TensorFlow's threads flush subnormals to zero, which
-// would give -1e-40 the sign of +0.
-class FloatEnvironment {
- public:
-  FloatEnvironment() {
-    std::fegetenv(&saved_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~FloatEnvironment() { std::fesetenv(&saved_); }
-
- private:
-  std::fenv_t saved_;
-};
 
 class Device {
  public:

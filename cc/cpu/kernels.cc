@@ -12,6 +12,7 @@ namespace lowbit::LOWBIT_ISA {
 template <class Recipe>
 bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes) {
   using Stats = typename Recipe::Stats;
+  const FloatEnvironment ieee;
   Device device(host, stream_bytes);
   Stats one{};
   Stats* stats = &one;
