@@ -4,6 +4,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+import reference
 import tensorflow as tf
 from conftest import NEGATIVE, POSITIVE, TTQ_THRESHOLD, assert_close, gradient_of, random_array
 
@@ -149,6 +150,14 @@ def test_subnormal_values(quantizer, dtype, call, size):
     quantizer.check(x, call(quantizer.op, x))
     dx = call(gradient_of(quantizer.op), x, x)
     assert_close(dx, quantizer.expected_gradient(x, x), exact=True)
+
+
+@pytest.mark.parametrize(("bit", "max_value"), [(2, 1.2e-38), (8, 1e-36), (16, 2e-34)])
+@pytest.mark.parametrize("size", SIZES)
+def test_linear_with_a_subnormal_step(call, size, bit, max_value):
+    x = np.float32(np.linspace(max_value, -max_value / 8, size))
+    y = call(lambda x: ops.linear_mid_tread_half_quantizer(x, bit, max_value), x)
+    assert_close(y, reference.linear(x, bit, max_value), exact=True)
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0), (0, 0), (2, 0, 3)], ids=str)

@@ -31,6 +31,7 @@ LAYOUTS = [  # outer, channels, inner
     (2, 3, 70001),
     (0, 5, 3),
     (5, 0, 3),
+    (5, 3, 0),
 ]
 SENTINEL = 0x5A
 

@@ -28,7 +28,7 @@ struct Clip {
 // constant and contracts a multiply-add, which moves values near a tie by a whole level.
 template <typename C>
 struct MidTread {
-  Clip<C> clip;
+  C max_value;
   C levels;           // n
   C levels_per_unit;  // n / max_value
   C step;             // max_value / n
@@ -37,17 +37,17 @@ struct MidTread {
     const double n = static_cast<double>((int64_t{1} << bit) - 1);
     const double largest = std::is_same_v<C, double> ? 0x1.fffffffffffffp1023 : 0x1.fffffep127;
     const double per_unit = n / max_value;
-    return {{max_value},
-            static_cast<C>(n),
-            static_cast<C>(per_unit < largest ? per_unit : largest),
+    return {max_value, static_cast<C>(n), static_cast<C>(per_unit < largest ? per_unit : largest),
             static_cast<C>(max_value / n)};
   }
 
   template <class S, class V>
-  LOWBIT_HD V operator()(const S& s, V x) const {
-    const V level = RoundHalfUp(clip(s, x) * V(levels_per_unit));
-    // The select makes y(max_value) exactly max_value.
-    return Select(level >= V(levels), V(clip.max_value), level * V(step));
+  LOWBIT_HD V operator()(const S&, V x) const {
+    const V max(max_value);
+    const V level = RoundHalfUp(Select(x <= V(0), V(0), x) * V(levels_per_unit));
+    const V y = Select(level >= V(levels), max, level * V(step));
+    // n is rounded where it has more bits than C: there only this takes max_value to itself.
+    return Select(x >= max, max, y);
   }
 };
 

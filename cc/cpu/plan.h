@@ -42,6 +42,7 @@ struct Piece {
 class Plan {
  public:
   explicit Plan(const Layout& layout) : layout_(layout) {
+    if (layout.size() == 0) return;
     const bool whole = layout.channels == 1;
     if (whole) layout_ = Layout::Whole(layout.size());
     segments_ = whole || layout.inner >= kLanes;
@@ -52,7 +53,6 @@ class Plan {
     } else {
       PlanColumns();
     }
-    if (layout_.size() == 0) parts_ = tasks_ = 0;
   }
 
   int64_t tasks() const { return tasks_; }
@@ -86,9 +86,9 @@ class Plan {
   void PlanColumns() {
     const int64_t row = layout_.channels * layout_.inner;
     copies_ = 1;
-    while (row > 0 && copies_ * row < kLanes) copies_ *= 2;
+    while (copies_ * row < kLanes) copies_ *= 2;
     tile_ = copies_ > 1 ? row : kMaxWidth / layout_.inner * layout_.inner;
-    tiles_ = row > 0 ? CeilDiv(row, tile_) : 0;
+    tiles_ = CeilDiv(row, tile_);
     parts_ = CeilDiv(CeilDiv(layout_.outer, copies_), kBlocks * kRows);
     tasks_ = parts_ * tiles_;
   }
@@ -115,7 +115,7 @@ class Plan {
   }
 
   Layout layout_;
-  bool segments_;
+  bool segments_ = true;
   int64_t tasks_per_segment_ = 0;
   int64_t copies_ = 1;
   int64_t tile_ = 0;
