@@ -5,6 +5,12 @@ Importing the package registers its ops and their gradients, so that a SavedMode
 loads right after.
 """
 
+# ruff: noqa: E402
+from lowbit import _loader
+
+# Before any other import: it says what is wrong with a TensorFlow that is missing or does not fit.
+_loader.load()
+
 from lowbit import _gradients as _gradients
 from lowbit import blueoil, ops, quantizers
 from lowbit._loader import library_path
