@@ -74,29 +74,29 @@ class Device {
  private:
   static constexpr int64_t kFewTotals = 64;
 
+  // body(piece) for all tasks. Each thread takes the next task that is left, so that none waits
+  // for another that shares its core with something else.
   template <class Body>
   void ForTasks(const Plan& plan, Body body) {
-    struct Closure {
+    struct Tasks {
       const Plan& plan;
       Body& body;
       bool reverse;
+      int64_t next;
 
-      static void Call(void* self, int64_t first, int64_t last) {
-        const Closure& c = *static_cast<Closure*>(self);
+      static void Run(void* self) {
+        Tasks& tasks = *static_cast<Tasks*>(self);
         const FloatEnvironment ieee;
-        for (int64_t task = first; task < last; ++task) {
-          c.body(c.plan.At(c.reverse ? c.plan.tasks() - 1 - task : task));
+        const int64_t count = tasks.plan.tasks();
+        for (int64_t i; (i = __atomic_fetch_add(&tasks.next, 1, __ATOMIC_RELAXED)) < count;) {
+          tasks.body(tasks.plan.At(tasks.reverse ? count - 1 - i : i));
         }
         StreamFence();
       }
-    } closure{plan, body, reverse_};
+    } tasks{plan, body, reverse_, 0};
     if (!ok_ || plan.tasks() == 0) return;
-    if (plan.tasks() == 1 || plan.size() <= kSerialElements) {
-      Closure::Call(&closure, 0, plan.tasks());
-    } else {
-      const int64_t cost = plan.size() / plan.tasks();  // about a cycle an element
-      host_.parallel(host_.context, plan.tasks(), cost, {&closure, &Closure::Call});
-    }
+    if (plan.tasks() == 1 || plan.size() <= kSerialElements) return Tasks::Run(&tasks);
+    host_.run(host_.context, plan.tasks(), {&tasks, &Tasks::Run});
   }
 
   template <template <class> class S, typename C, class Body>

@@ -8,17 +8,17 @@
 
 namespace lowbit {
 
-// A non-owning callback on a range of tasks.
-struct TaskRange {
+// A non-owning callback.
+struct Work {
   void* self;
-  void (*call)(void* self, int64_t first, int64_t last);
+  void (*call)(void* self);
 };
 
 struct Host {
   void* context;
-  // Covers the tasks [0, tasks) exactly once, on any threads, and returns when all are done. `cost`
-  // estimates the cycles of one task.
-  void (*parallel)(void* context, int64_t tasks, int64_t cost, TaskRange body);
+  // Calls `work` on at least one and at most `most` threads at once, and returns when all calls
+  // have. Each call does what is left to do, so threads that come late or never do no harm.
+  void (*run)(void* context, int64_t most, Work work);
   // Memory that lives until the kernel returns; nullptr when there is none left.
   void* (*allocate)(void* context, size_t bytes);
 };

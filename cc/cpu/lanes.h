@@ -77,7 +77,7 @@ class Accumulator {
   // Counts of a block and maxima are exact in C.
   using Lane = std::conditional_t<join == Join::kSum, double, C>;
 
-  static constexpr int kLevels = 5;  // of up to kBlocks = 16 blocks
+  static constexpr int kLevels = 3;  // of up to kBlocks = 4 blocks
   static_assert(kBlocks == 1 << (kLevels - 1));
 
   static LOWBIT_HD void AddTo(Lane* lane, Pack<Lane> term) {

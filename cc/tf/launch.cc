@@ -2,15 +2,22 @@
 // TensorFlow's threads and memory behind the kernels' Host, and what the library exports.
 #include "tf/launch.h"
 
+#include <algorithm>
+
 #include "tensorflow/core/util/work_sharder.h"
 
 namespace lowbit {
 
-void OpHost::Parallel(void* self, int64_t tasks, int64_t cost, TaskRange body) {
+// On the op's worker threads, this one included.
+void OpHost::Run(void* self, int64_t most, Work work) {
   const auto& threads =
       *static_cast<OpHost*>(self)->context_->device()->tensorflow_cpu_worker_threads();
-  tensorflow::Shard(threads.num_threads, threads.workers, tasks, cost,
-                    [body](int64_t first, int64_t last) { body.call(body.self, first, last); });
+  const int64_t calls = std::min<int64_t>(most, threads.num_threads);
+  constexpr int64_t kOneCallEach = int64_t{1} << 30;  // the cost at which no two share a block
+  tensorflow::Shard(threads.num_threads, threads.workers, calls, kOneCallEach,
+                    [work](int64_t first, int64_t last) {
+                      for (; first < last; ++first) work.call(work.self);
+                    });
 }
 
 void* OpHost::Allocate(void* self, size_t bytes) {

@@ -13,11 +13,11 @@ namespace lowbit {
 class OpHost {
  public:
   explicit OpHost(tensorflow::OpKernelContext* context) : context_(context) {}
-  Host host() { return {this, &OpHost::Parallel, &OpHost::Allocate}; }
+  Host host() { return {this, &OpHost::Run, &OpHost::Allocate}; }
   const absl::Status& status() const { return status_; }
 
  private:
-  static void Parallel(void* self, int64_t tasks, int64_t cost, TaskRange body);
+  static void Run(void* self, int64_t most, Work work);
   static void* Allocate(void* self, size_t bytes);
 
   tensorflow::OpKernelContext* context_;

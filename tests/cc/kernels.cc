@@ -39,18 +39,13 @@ class TestHost {
   ~TestHost() {
     for (void* memory : allocated_) std::free(memory);
   }
-  Host host() { return {this, &TestHost::Parallel, &TestHost::Allocate}; }
+  Host host() { return {this, &TestHost::Run, &TestHost::Allocate}; }
 
  private:
-  // One range of tasks per thread, the first thread's last, so that none runs in order.
-  static void Parallel(void* self, int64_t tasks, int64_t, TaskRange body) {
+  static void Run(void* self, int64_t most, Work work) {
     const int64_t threads = static_cast<TestHost*>(self)->call_.threads;
     std::vector<std::thread> running;
-    for (int64_t t = threads - 1; t >= 0; --t) {
-      const int64_t first = t * tasks / threads;
-      const int64_t last = (t + 1) * tasks / threads;
-      if (first < last) running.emplace_back(body.call, body.self, first, last);
-    }
+    for (int64_t i = 0; i < threads && i < most; ++i) running.emplace_back(work.call, work.self);
     for (std::thread& thread : running) thread.join();
   }
 
