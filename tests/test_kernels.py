@@ -15,9 +15,9 @@ LEVELS = ("baseline", "sse4", "avx2", "avx512")
 DTYPES = {d.__name__: d for d in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)}
 KERNELS = ("linear", "linear_grad", "binary", "ttq", "ttq_grad", "twn")
 INPUTS = {"linear_grad": 2, "ttq": 3, "ttq_grad": 4}  # the others have one
-BLOCK, TASK = 4096, 65536  # elements of one channel that are summed as one; that run as one
+BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
 SIZES = (*range(35), 127, 128, 129, 255, 256, 257, BLOCK - 1, BLOCK, BLOCK + 1)
-LARGE_SIZES = (TASK - 1, TASK, TASK + 1, 100003, 5 * TASK + BLOCK + 7)
+LARGE_SIZES = (TASK - 1, TASK, TASK + 1, 131072, 131073, 20 * TASK + BLOCK + 7)
 LAYOUTS = [  # outer, channels, inner
     (1, 1, 5000),
     (9, 5, 1),
@@ -224,7 +224,7 @@ def test_in_place(kernels, kernel, dtype):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_streamed_outputs(kernels, streaming, kernel, dtype):
     """Where the output is aligned; elsewhere it is stored as usual."""
-    for size, misaligned in itertools.product((*SIZES, 2 * TASK + 1001), (0, 1)):
+    for size, misaligned in itertools.product((*SIZES, 8 * TASK + 1001), (0, 1)):
         inputs = random_inputs(kernel, size, dtype, seed=size)
         check(kernel, inputs, run(kernels, kernel, inputs, misaligned=misaligned, threads=2))
 

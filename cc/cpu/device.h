@@ -13,9 +13,10 @@
 
 namespace lowbit::LOWBIT_ISA {
 
-// Below this many elements a task switch costs more than it saves: measured on two cores, the break
-// even of the cheapest formula lies between 48 K and 96 K elements.
-constexpr int64_t kSerialElements = 65536;
+// Up to here all runs on the calling thread. Two threads of TensorFlow's against one, on two cores:
+// the linear quantizer took 59 us against 26 at 64 K elements, as long at 128 K, half as long at
+// 256 K.
+constexpr int64_t kSerialElements = 131072;
 
 class Device {
  public:
