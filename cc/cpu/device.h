@@ -75,26 +75,41 @@ class Device {
  private:
   static constexpr int64_t kFewTotals = 64;
 
-  // body(piece) for all tasks. Each thread takes the next task that is left, so that none waits
-  // for another that shares its core with something else.
+  // body(piece) for all tasks. A thread takes a share of what is left, then a share of that: long
+  // runs of memory while there is much, single tasks at the end, so that none waits for another
+  // that shares its core with something else.
   template <class Body>
   void ForTasks(const Plan& plan, Body body) {
     struct Tasks {
       const Plan& plan;
       Body& body;
       bool reverse;
+      int64_t threads;
       int64_t next;
 
       static void Run(void* self) {
         Tasks& tasks = *static_cast<Tasks*>(self);
         const FloatEnvironment ieee;
         const int64_t count = tasks.plan.tasks();
-        for (int64_t i; (i = __atomic_fetch_add(&tasks.next, 1, __ATOMIC_RELAXED)) < count;) {
-          tasks.body(tasks.plan.At(tasks.reverse ? count - 1 - i : i));
+        for (int64_t first, last; (last = tasks.Take(count, &first)) > first;) {
+          for (int64_t i = first; i < last; ++i) {
+            tasks.body(tasks.plan.At(tasks.reverse ? count - 1 - i : i));
+          }
         }
         StreamFence();
       }
-    } tasks{plan, body, reverse_, 0};
+
+      // The tasks from `first` to the one returned.
+      int64_t Take(int64_t count, int64_t* first) {
+        int64_t last;
+        *first = __atomic_load_n(&next, __ATOMIC_RELAXED);
+        do {
+          last = Smaller(count, *first + 1 + (count - *first) / (2 * threads));
+        } while (!__atomic_compare_exchange_n(&next, first, last, true, __ATOMIC_RELAXED,
+                                              __ATOMIC_RELAXED));
+        return last;
+      }
+    } tasks{plan, body, reverse_, host_.threads, 0};
     if (!ok_ || plan.tasks() == 0) return;
     if (plan.tasks() == 1 || plan.size() <= kSerialElements) return Tasks::Run(&tasks);
     host_.run(host_.context, plan.tasks(), {&tasks, &Tasks::Run});

@@ -16,6 +16,7 @@ struct Work {
 
 struct Host {
   void* context;
+  int64_t threads;  // that `run` may use
   // Calls `work` on at least one and at most `most` threads at once, and returns when all calls
   // have. Each call does what is left to do, so threads that come late or never do no harm.
   void (*run)(void* context, int64_t most, Work work);

@@ -14,7 +14,7 @@ namespace lowbit::LOWBIT_ISA {
 
 constexpr int64_t kLanes = 256;
 constexpr int64_t kRows = 16;
-constexpr int64_t kBlocks = 4;       // of a task; a power of two: tasks are joined pairwise as well
+constexpr int64_t kBlocks = 4;  // of a task; a power of two: tasks are joined pairwise as well
 constexpr int64_t kMaxWidth =
     2048;  // lanes of a task: longer runs read faster, but take more stack
 

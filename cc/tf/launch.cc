@@ -10,8 +10,7 @@ namespace lowbit {
 
 // On the op's worker threads, this one included.
 void OpHost::Run(void* self, int64_t most, Work work) {
-  const auto& threads =
-      *static_cast<OpHost*>(self)->context_->device()->tensorflow_cpu_worker_threads();
+  const auto& threads = static_cast<OpHost*>(self)->threads_;
   const int64_t calls = std::min<int64_t>(most, threads.num_threads);
   constexpr int64_t kOneCallEach = int64_t{1} << 30;  // the cost at which no two share a block
   tensorflow::Shard(threads.num_threads, threads.workers, calls, kOneCallEach,

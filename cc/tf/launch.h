@@ -12,8 +12,9 @@ namespace lowbit {
 // The Host of an op. Lives as long as its kernel runs.
 class OpHost {
  public:
-  explicit OpHost(tensorflow::OpKernelContext* context) : context_(context) {}
-  Host host() { return {this, &OpHost::Run, &OpHost::Allocate}; }
+  explicit OpHost(tensorflow::OpKernelContext* context)
+      : context_(context), threads_(*context->device()->tensorflow_cpu_worker_threads()) {}
+  Host host() { return {this, threads_.num_threads, &OpHost::Run, &OpHost::Allocate}; }
   const absl::Status& status() const { return status_; }
 
  private:
@@ -21,6 +22,7 @@ class OpHost {
   static void* Allocate(void* self, size_t bytes);
 
   tensorflow::OpKernelContext* context_;
+  const tensorflow::DeviceBase::CpuWorkerThreads& threads_;
   absl::Status status_;
   std::vector<tensorflow::Tensor> scratch_;
 };

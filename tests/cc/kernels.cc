@@ -39,7 +39,7 @@ class TestHost {
   ~TestHost() {
     for (void* memory : allocated_) std::free(memory);
   }
-  Host host() { return {this, &TestHost::Run, &TestHost::Allocate}; }
+  Host host() { return {this, call_.threads, &TestHost::Run, &TestHost::Allocate}; }
 
  private:
   static void Run(void* self, int64_t most, Work work) {
