@@ -19,7 +19,8 @@ def compute_type(dtype):
 def linear(x, bit, max_value):
     c = compute_type(x.dtype)
     m = c(max_value)
-    clipped = np.minimum(np.maximum(x.astype(c), c(0)), m) + c(0)  # + 0: -0.0 becomes 0.0
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        clipped = np.minimum(np.maximum(x.astype(c), c(0)), m) + c(0)  # + 0: -0.0 becomes 0.0
     if bit == 32:
         return clipped.astype(x.dtype)
     n = 2.0**bit - 1
