@@ -20,8 +20,8 @@ BIT, MAX_VALUE = 2, 2.0
 POSITIVE, NEGATIVE = 1.5, 0.75
 TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7
 FLOAT64_RELATIVE_ERROR = 1e-14
-# Around SIMD registers, the 4096 elements of a partial sum and the 16384 of a task; the last size is
-# one that several threads share.
+# Around SIMD registers, the 4096 elements of a partial sum and the 16384 of a task; threads share
+# the work on the last one.
 SIZES = [0, 1, 15, 16, 17, 127, 128, 129, 4095, 4096, 4097, 16383, 16384, 16385, 100003, 200003]
 SHAPES = [(), (7,), (3, 5), (2, 3, 4), (3, 3, 4, 8), (2, 1, 3, 2, 5)]
 DTYPES = {d.name: d for d in (tf.half, tf.bfloat16, tf.float32, tf.float64)}
