@@ -90,10 +90,11 @@ struct Pack {
     return reinterpret_cast<Vector>(reinterpret_cast<Mask>(a.v) & kMagnitude);
   }
 
-  // For a >= 0. What is cut off is exact, so that 0.49999997 stays below a half.
+  // For a >= 0. The addend is the largest number below a half: a half itself would lift 0.49999997,
+  // whose sum rounds to 1. From a half up the sum rounds to the next integer all the same.
   LOWBIT_HD friend Pack RoundHalfUp(Pack a) {
-    const Pack whole = Truncate(a.v);
-    return Select(a - whole >= Pack(C(0.5)), whole + Pack(1), whole);
+    constexpr C kBelowHalf = sizeof(C) == 4 ? C(0x1.fffffep-2) : C(0x1.fffffffffffffp-2);
+    return Truncate((a + Pack(kBelowHalf)).v);
   }
 };
 

@@ -49,7 +49,7 @@ def linear_mid_tread_half_quantizer(
     """
     x = _arguments.tensor(x, "x")
     bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
-    max_value = _hyper(max_value, "max_value", x)
+    max_value = _hyper(max_value, "max_value", x.dtype)
     return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=name)
 
 
@@ -68,8 +68,8 @@ def linear_mid_tread_half_quantizer_grad(
         The gradient with respect to `x`.
     """
     x = _arguments.tensor(x, "x")
-    dy = _like(dy, "dy", x, "x")
-    max_value = _hyper(max_value, "max_value", x)
+    dy = _like(dy, "dy", x.dtype, "x")
+    max_value = _hyper(max_value, "max_value", x.dtype)
     return _ops.linear_mid_tread_half_quantizer_grad(dy, x, max_value, name=name)
 
 
@@ -159,11 +159,12 @@ def ttq_weight_quantizer(
         The quantized weights.
     """
     weights = _arguments.tensor(weights, "weights")
+    dtype = weights.dtype
     return _ops.ttq_weight_quantizer(
         weights,
-        _like(positive, "positive", weights, "weights"),
-        _like(negative, "negative", weights, "weights"),
-        _hyper(threshold, "threshold", weights),
+        _like(positive, "positive", dtype, "weights"),
+        _like(negative, "negative", dtype, "weights"),
+        _hyper(threshold, "threshold", dtype),
         negative_gradient=negative_gradient,
         name=name,
     )
@@ -197,12 +198,13 @@ def ttq_weight_quantizer_grad(
         The gradients with respect to `weights`, `positive` and `negative`.
     """
     weights = _arguments.tensor(weights, "weights")
+    dtype = weights.dtype
     gradients = _ops.ttq_weight_quantizer_grad(
-        _like(dy, "dy", weights, "weights"),
+        _like(dy, "dy", dtype, "weights"),
         weights,
-        _like(positive, "positive", weights, "weights"),
-        _like(negative, "negative", weights, "weights"),
-        _hyper(threshold, "threshold", weights),
+        _like(positive, "positive", dtype, "weights"),
+        _like(negative, "negative", dtype, "weights"),
+        _hyper(threshold, "threshold", dtype),
         negative_gradient=negative_gradient,
         name=name,
     )
@@ -232,9 +234,10 @@ def twn_weight_quantizer(
         The quantized weights.
     """
     weights = _arguments.tensor(weights, "weights")
+    dtype = weights.dtype
     return _ops.twn_weight_quantizer(
         weights,
-        _hyper(threshold, "threshold", weights),
+        _hyper(threshold, "threshold", dtype),
         per_channel=_arguments.flag(per_channel, "per_channel"),
         axis=_arguments.axis(axis),
         name=name,
@@ -254,19 +257,19 @@ def twn_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
     return _ops.twn_weight_quantizer_grad(_arguments.tensor(dy, "dy"), name=name)
 
 
-def _hyper(value: Any, name: str, x: tf.Tensor | tf.Variable) -> Any:
-    """A hyper-parameter of an op on `x`."""
-    hint = _arguments.hyper_dtype(x.dtype)
+def _hyper(value: Any, name: str, dtype: tf.DType) -> Any:
+    """A hyper-parameter of an op on tensors of `dtype`."""
+    hint = _arguments.hyper_dtype(dtype)
     return _arguments.scalar(value, name, _arguments.HYPER_DTYPES, hint)
 
 
-def _like(
-    value: Any, name: str, x: tf.Tensor | tf.Variable, x_name: str
-) -> tf.Tensor | tf.Variable:
-    """A tensor of the dtype of `x`."""
-    value = _arguments.tensor(value, name, x.dtype)
-    if value.dtype is not x.dtype and value.dtype != x.dtype:
+def _like(value: Any, name: str, dtype: tf.DType, like: str) -> tf.Tensor | tf.Variable:
+    """A tensor of `dtype`, that of the argument `like`."""
+    if isinstance(value, tf.Tensor) and value.dtype is dtype:
+        return value  # the usual case, in a third of the time
+    value = _arguments.tensor(value, name, dtype)
+    if value.dtype != dtype:
         raise TypeError(
-            f"{name} must have the dtype of {x_name}, {x.dtype.name}, got {value.dtype.name}"
+            f"{name} must have the dtype of {like}, {dtype.name}, got {value.dtype.name}"
         )
     return value
