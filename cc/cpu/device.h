@@ -13,9 +13,9 @@
 
 namespace lowbit::LOWBIT_ISA {
 
-// Up to here all runs on the calling thread. Two threads of TensorFlow's against one, on two cores:
-// the linear quantizer took 59 us against 26 at 64 K elements, as long at 128 K, half as long at
-// 256 K.
+// Up to here all runs on the calling thread. Two threads of TensorFlow's on two cores took 59 us
+// for the linear quantizer of 64 K elements, one took 26; of 128 K elements 47 to 61 against 33 to
+// 39; of 256 K, where threads are used, 59 to 71 against 48 to 53.
 constexpr int64_t kSerialElements = 131072;
 
 class Device {
