@@ -4,11 +4,11 @@
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
 
+#include "core/plan.h"
 #include "cpu/float_environment.h"
 #include "cpu/host.h"
 #include "cpu/lanes.h"
 #include "cpu/pack.h"
-#include "cpu/plan.h"
 #include "cpu/stats.h"
 
 namespace lowbit::LOWBIT_ISA {
@@ -34,7 +34,7 @@ class Device {
   // y = f(stats, x...)
   template <class F, template <class> class S, typename C, typename T, class... In>
   void Map(const F& f, const S<C>* stats, const Layout& layout, T* y, const In*... x) {
-    const Plan plan(layout);
+    const Plan plan(layout, kMaxWidth);
     const bool streams = Streams(plan, y, x...);
     ForTasks(plan, [&](const Piece& piece) {
       WithStats(piece, stats, [&](auto lanes) {
@@ -53,7 +53,7 @@ class Device {
   // Both, reading x once. The map sees the statistics as they were before.
   template <class F, class R, template <class> class S, typename C, typename T, class... In>
   void MapReduce(const F& f, const R& r, S<C>* stats, const Layout& layout, T* y, const In*... x) {
-    const Plan plan(layout);
+    const Plan plan(layout, kMaxWidth);
     double few[kFewTotals];
     const int64_t totals = plan.parts() * plan.channels() * R::kTerms;
     double* part = few;

@@ -4,9 +4,10 @@
 #ifndef LOWBIT_CPU_LANES_H_
 #define LOWBIT_CPU_LANES_H_
 
+#include "core/plan.h"
 #include "core/reduction.h"
 #include "cpu/pack.h"
-#include "cpu/plan.h"
+#include "cpu/stats.h"
 
 namespace lowbit::LOWBIT_ISA {
 

@@ -3,10 +3,13 @@
 #ifndef LOWBIT_CPU_STATS_H_
 #define LOWBIT_CPU_STATS_H_
 
+#include "core/plan.h"
 #include "cpu/pack.h"
-#include "cpu/plan.h"
 
 namespace lowbit::LOWBIT_ISA {
+
+// Lanes of a task: longer runs read faster, but take more stack.
+constexpr int64_t kMaxWidth = 2048;
 
 // How many values of type C a struct of statistics S<C> has.
 template <class S>

@@ -1,25 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a tensor is cut into tasks, blocks, rows and lanes. It depends on the layout alone, never on
-// threads or registers, so that sums have the same bits on all of them.
+// How a tensor is cut into tasks, blocks, rows and lanes. The order of additions depends on the
+// layout alone, never on device, threads or registers, so sums have the same bits on all of them.
 //
 // A row is at least kLanes elements wide; element i of every row belongs to lane i. Lanes add up
 // the kRows rows of a block one after the other, then fold by halves; blocks are joined pairwise,
 // so the error of a float64 sum stays below 2^-47 of the sum of magnitudes at any size.
-#ifndef LOWBIT_CPU_PLAN_H_
-#define LOWBIT_CPU_PLAN_H_
+#ifndef LOWBIT_CORE_PLAN_H_
+#define LOWBIT_CORE_PLAN_H_
 
 #include "core/types.h"
 
-namespace lowbit::LOWBIT_ISA {
+namespace lowbit {
 
 constexpr int64_t kLanes = 256;
 constexpr int64_t kRows = 16;
 constexpr int64_t kBlocks = 4;  // of a task; a power of two: tasks are joined pairwise as well
-constexpr int64_t kMaxWidth =
-    2048;  // lanes of a task: longer runs read faster, but take more stack
 
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+LOWBIT_HD constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+LOWBIT_HD constexpr int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // A task's share of a tensor: `rows` runs of `width` elements, `stride` apart, and behind them one
 // run of `ragged` elements. A run holds `copies` times `channels` times `inner` elements.
@@ -35,13 +33,15 @@ struct Piece {
   int64_t copies;
   int64_t part;  // which of a channel's partial sums this is
 
-  int64_t all_rows() const { return rows + (ragged > 0); }
-  bool contiguous() const { return stride == width; }
+  LOWBIT_HD int64_t all_rows() const { return rows + (ragged > 0); }
+  LOWBIT_HD bool contiguous() const { return stride == width; }
 };
 
 class Plan {
  public:
-  explicit Plan(const Layout& layout) : layout_(layout) {
+  // Long rows of channels are cut into tiles of up to `max_width` lanes, which is at least
+  // 2 * kLanes: a choice of the device, since channels are not added to each other.
+  LOWBIT_HD Plan(const Layout& layout, int64_t max_width) : layout_(layout) {
     if (layout.size() == 0) return;
     const bool whole = layout.channels == 1;
     if (whole) layout_ = Layout::Whole(layout.size());
@@ -51,20 +51,20 @@ class Plan {
       parts_ = layout_.outer * tasks_per_segment_;
       tasks_ = parts_ * layout_.channels;
     } else {
-      PlanColumns();
+      PlanColumns(max_width);
     }
   }
 
-  int64_t tasks() const { return tasks_; }
-  int64_t parts() const { return parts_; }
-  int64_t channels() const { return layout_.channels; }
-  int64_t size() const { return layout_.size(); }
+  LOWBIT_HD int64_t tasks() const { return tasks_; }
+  LOWBIT_HD int64_t parts() const { return parts_; }
+  LOWBIT_HD int64_t channels() const { return layout_.channels; }
+  LOWBIT_HD int64_t size() const { return layout_.size(); }
 
-  Piece At(int64_t task) const { return segments_ ? Segment(task) : Columns(task); }
+  LOWBIT_HD Piece At(int64_t task) const { return segments_ ? Segment(task) : Columns(task); }
 
  private:
   // A channel lies in long runs: rows of kLanes elements within each.
-  Piece Segment(int64_t task) const {
+  LOWBIT_HD Piece Segment(int64_t task) const {
     constexpr int64_t kTask = kBlocks * kRows * kLanes;
     const int64_t segment = task / tasks_per_segment_;
     const int64_t index = task % tasks_per_segment_;
@@ -83,17 +83,17 @@ class Plan {
   }
 
   // The channels lie side by side: short rows are taken several at once, long ones in tiles.
-  void PlanColumns() {
+  LOWBIT_HD void PlanColumns(int64_t max_width) {
     const int64_t row = layout_.channels * layout_.inner;
     copies_ = 1;
     while (copies_ * row < kLanes) copies_ *= 2;
-    tile_ = copies_ > 1 ? row : kMaxWidth / layout_.inner * layout_.inner;
+    tile_ = copies_ > 1 ? row : max_width / layout_.inner * layout_.inner;
     tiles_ = CeilDiv(row, tile_);
     parts_ = CeilDiv(CeilDiv(layout_.outer, copies_), kBlocks * kRows);
     tasks_ = parts_ * tiles_;
   }
 
-  Piece Columns(int64_t task) const {
+  LOWBIT_HD Piece Columns(int64_t task) const {
     const int64_t row = layout_.channels * layout_.inner;
     const int64_t part = task / tiles_;
     const int64_t tile = task % tiles_;
@@ -124,6 +124,6 @@ class Plan {
   int64_t tasks_ = 0;
 };
 
-}  // namespace lowbit::LOWBIT_ISA
+}  // namespace lowbit
 
-#endif  // LOWBIT_CPU_PLAN_H_
+#endif  // LOWBIT_CORE_PLAN_H_
