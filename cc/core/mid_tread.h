@@ -69,7 +69,7 @@ struct LinearMidTreadHalf {
 
   const T* x;
   T* y;
-  Layout layout;
+  Whole layout;
   int bit;
   C max_value;
 
@@ -91,7 +91,7 @@ struct LinearMidTreadHalfGrad {
   const T* dy;
   const T* x;
   T* dx;
-  Layout layout;
+  Whole layout;
   C max_value;
 
   template <class Device>

@@ -44,7 +44,7 @@ class Plan {
   LOWBIT_HD Plan(const Layout& layout, int64_t max_width) : layout_(layout) {
     if (layout.size() == 0) return;
     const bool whole = layout.channels == 1;
-    if (whole) layout_ = Layout::Whole(layout.size());
+    if (whole) layout_ = Whole(layout.size());
     segments_ = whole || layout.inner >= kLanes;
     if (segments_) {
       tasks_per_segment_ = CeilDiv(layout_.inner, kBlocks * kRows * kLanes);
@@ -55,10 +55,24 @@ class Plan {
     }
   }
 
+  // The same, with what is known of a whole tensor known to the compiler.
+  LOWBIT_HD Plan(const Whole& layout, int64_t max_width)
+      : Plan(Layout{1, 1, layout.inner}, max_width) {}
+
   LOWBIT_HD int64_t tasks() const { return tasks_; }
   LOWBIT_HD int64_t parts() const { return parts_; }
   LOWBIT_HD int64_t channels() const { return layout_.channels; }
   LOWBIT_HD int64_t size() const { return layout_.size(); }
+
+  // Lanes of the widest task.
+  LOWBIT_HD int64_t width() const { return segments_ ? kLanes : copies_ * tile_; }
+
+  // Whether every run of every piece begins that far into the tensor.
+  LOWBIT_HD bool RunsBeginAtMultiplesOf(int64_t n) const {
+    if (segments_) return layout_.outer * layout_.channels <= 1 || layout_.inner % n == 0;
+    const int64_t row = layout_.channels * layout_.inner;
+    return copies_ * row % n == 0 && (tiles_ == 1 || tile_ % n == 0);
+  }
 
   LOWBIT_HD Piece At(int64_t task) const { return segments_ ? Segment(task) : Columns(task); }
 
@@ -87,7 +101,7 @@ class Plan {
     const int64_t row = layout_.channels * layout_.inner;
     copies_ = 1;
     while (copies_ * row < kLanes) copies_ *= 2;
-    tile_ = copies_ > 1 ? row : max_width / layout_.inner * layout_.inner;
+    tile_ = copies_ > 1 ? row : Smaller(row, max_width / layout_.inner * layout_.inner);
     tiles_ = CeilDiv(row, tile_);
     parts_ = CeilDiv(CeilDiv(layout_.outer, copies_), kBlocks * kRows);
     tasks_ = parts_ * tiles_;

@@ -5,7 +5,7 @@
 #ifndef LOWBIT_CORE_REDUCTION_H_
 #define LOWBIT_CORE_REDUCTION_H_
 
-#include "core/types.h"
+#include "core/math.h"
 
 namespace lowbit {
 
@@ -15,6 +15,18 @@ enum class Join {
   kMax,    // NaN if any term is
 };
 
+constexpr int kMaxTerms = 2;
+
+// Accumulators start at zero, which changes no join: terms joined by kMax are magnitudes.
+template <Join join, typename V>
+LOWBIT_HD V Joined(V a, V b) {
+  if constexpr (join == Join::kMax) {
+    return Max(a, b);
+  } else {
+    return a + b;
+  }
+}
+
 template <typename V, int kTerms>
 struct Terms {
   V term[kTerms];
@@ -23,6 +35,28 @@ struct Terms {
 // Joined terms. Every join fits a double: sums are accumulated in one, maxima and counts are exact.
 template <int kTerms>
 using Totals = Terms<double, kTerms>;
+
+// One accumulator of the device's for each term of the reduction R.
+template <class R, template <Join, typename> class Accumulator, int k = 0>
+struct Accumulators {
+  Accumulator<R::kJoin[k], typename R::C> first;
+  Accumulators<R, Accumulator, k + 1> rest;
+
+  // body(accumulator, integral constant of its term)
+  template <class Body>
+  LOWBIT_HD void ForEach(Body body) {
+    body(first, std::integral_constant<int, k>());
+    rest.ForEach(body);
+  }
+};
+
+template <class R, template <Join, typename> class Accumulator>
+struct Accumulators<R, Accumulator, R::kTerms> {
+  static_assert(R::kTerms <= kMaxTerms);
+
+  template <class Body>
+  LOWBIT_HD void ForEach(Body) {}
+};
 
 }  // namespace lowbit
 

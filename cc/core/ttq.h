@@ -47,7 +47,7 @@ struct Ttq {
   const T* positive;
   const T* negative;
   T* y;
-  Layout layout;
+  Whole layout;
   double threshold;
 
   template <class Device>
@@ -104,7 +104,7 @@ struct TtqGrad {
   T* dw;
   T* dpositive;
   T* dnegative;
-  Layout layout;
+  Whole layout;
   double threshold;
   NegativeGradient kind;
 

@@ -36,7 +36,11 @@ struct Layout {
 
   LOWBIT_HD int64_t size() const { return outer * channels * inner; }
   LOWBIT_HD int64_t per_channel() const { return outer * inner; }
-  LOWBIT_HD static Layout Whole(int64_t size) { return {1, 1, size}; }
+};
+
+// One channel, whatever the shape: what a recipe says that has no other.
+struct Whole : Layout {
+  LOWBIT_HD explicit Whole(int64_t size) : Layout{1, 1, size} {}
 };
 
 // The statistics of a formula that needs none.

@@ -180,7 +180,7 @@ class Device {
   template <bool stream, class F, class R, class Stats, typename T, class... In>
   static void ReducePiece(F f, R r, Stats stats, const Piece& piece, double* total,
                           int64_t term_stride, T* y, const In*... x) {
-    Accumulators<R> sums;
+    Accumulators<R, Accumulator> sums;
     for (int64_t row = 0; row < piece.all_rows(); row += kRows) {
       sums.ForEach([&](auto& sum, auto) { sum.BeginBlock(piece.width); });
       for (int64_t at = row; at < Smaller(row + kRows, piece.all_rows()); ++at) {
@@ -196,7 +196,7 @@ class Device {
   // the accumulators, won 5 % in cache and lost 40 % of the bandwidth of memory.
   template <bool stream, class F, class R, class Stats, typename T, class... In>
   static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
-                               int64_t width, Accumulators<R>& sums, T* y, const In*... x) {
+                               int64_t width, Accumulators<R, Accumulator>& sums, T* y, const In*... x) {
     ForPacks<typename R::C>(begin, width, [&](int64_t i, int64_t lane, auto count) {
       const auto add = [&](auto... in) {
         const auto& s = stats.At(lane);

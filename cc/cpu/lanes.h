@@ -11,15 +11,6 @@
 
 namespace lowbit::LOWBIT_ISA {
 
-template <Join join, typename V>
-LOWBIT_HD V Joined(V a, V b) {
-  if constexpr (join == Join::kMax) {
-    return Max(a, b);
-  } else {
-    return a + b;
-  }
-}
-
 // Joins `count` runs of `width` lanes into the first, by halves.
 template <Join join, typename Lane>
 LOWBIT_HD void Fold(Lane* lanes, int64_t count, int64_t width) {
@@ -102,26 +93,6 @@ class Accumulator {
   int64_t blocks_ = 0;
   alignas(64) Lane lane_[kMaxWidth + Pack<C>::kLanes];
   double level_[kLevels + 1][kMaxWidth];  // the last one is the node on its way up
-};
-
-// One accumulator for each term of a reduction.
-template <class R, int k = 0>
-struct Accumulators {
-  Accumulator<R::kJoin[k], typename R::C> first;
-  Accumulators<R, k + 1> rest;
-
-  // body(accumulator, integral constant of its term)
-  template <class Body>
-  LOWBIT_HD void ForEach(Body body) {
-    body(first, std::integral_constant<int, k>());
-    rest.ForEach(body);
-  }
-};
-
-template <class R>
-struct Accumulators<R, R::kTerms> {
-  template <class Body>
-  LOWBIT_HD void ForEach(Body) {}
 };
 
 }  // namespace lowbit::LOWBIT_ISA

@@ -30,9 +30,7 @@ class BinaryMeanScalingOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
 
-  void Compute(OpKernelContext* c) override {
-    Quantize<T>(c, Layout::Whole(c->input(0).NumElements()));
-  }
+  void Compute(OpKernelContext* c) override { Quantize<T>(c, Whole(c->input(0).NumElements())); }
 };
 
 template <typename T>

@@ -29,8 +29,8 @@ class LinearMidTreadHalfOp : public OpKernel {
     OP_REQUIRES_OK(c, GetMaxValue(c->input(2), &max_value));
     Tensor* y;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, x.shape(), &y));
-    Launch(c, LinearMidTreadHalf<T>{Data<T>(x), Data<T>(y), Layout::Whole(x.NumElements()), bit,
-                                    max_value});
+    Launch(c,
+           LinearMidTreadHalf<T>{Data<T>(x), Data<T>(y), Whole(x.NumElements()), bit, max_value});
   }
 };
 
@@ -48,7 +48,7 @@ class LinearMidTreadHalfGradOp : public OpKernel {
     Tensor* dx;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0, 1}, 0, x.shape(), &dx));
     Launch(c, LinearMidTreadHalfGrad<T>{Data<T>(dy), Data<T>(x), Data<T>(dx),
-                                        Layout::Whole(x.NumElements()), max_value});
+                                        Whole(x.NumElements()), max_value});
   }
 };
 

@@ -39,7 +39,7 @@ class TtqOp : public OpKernel {
     Tensor* y;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, w.shape(), &y));
     Launch(c, Ttq<T>{Data<T>(w), Data<T>(positive), Data<T>(negative), Data<T>(y),
-                     Layout::Whole(w.NumElements()), threshold});
+                     Whole(w.NumElements()), threshold});
   }
 };
 
@@ -69,8 +69,8 @@ class TtqGradOp : public OpKernel {
     OP_REQUIRES_OK(c, c->allocate_output(1, {}, &dpositive));
     OP_REQUIRES_OK(c, c->allocate_output(2, {}, &dnegative));
     Launch(c, TtqGrad<T>{Data<T>(dy), Data<T>(w), Data<T>(positive), Data<T>(negative), Data<T>(dw),
-                         Data<T>(dpositive), Data<T>(dnegative), Layout::Whole(w.NumElements()),
-                         threshold, kind_});
+                         Data<T>(dpositive), Data<T>(dnegative), Whole(w.NumElements()), threshold,
+                         kind_});
   }
 
  private:

@@ -32,7 +32,7 @@ class TwnOp : public OpKernel {
     double threshold;
     OP_REQUIRES_OK(c,
                    GetThreshold(c->input(1), std::numeric_limits<double>::infinity(), &threshold));
-    Layout layout = Layout::Whole(w.NumElements());
+    Layout layout = Whole(w.NumElements());
     if (per_channel_) OP_REQUIRES_OK(c, GetLayout(w, "weights", axis_, &layout));
     Tensor* y;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, w.shape(), &y));

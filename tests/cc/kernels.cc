@@ -1,36 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU kernels behind a C interface, without TensorFlow, for tests/test_kernels.py.
+#include "kernels.h"
+
 #include <cstdlib>
 #include <thread>
 #include <vector>
 
-#include "core/binary.h"
-#include "core/mid_tread.h"
-#include "core/ttq.h"
-#include "core/twn.h"
 #include "cpu/launch.h"
 
 namespace lowbit {
 namespace {
-
-enum Kernel { kLinear, kLinearGrad, kBinary, kTtq, kTtqGrad, kTwn };
-enum Dtype { kHalf, kBfloat16, kFloat, kDouble };
-
-// As struct Call in tests/test_kernels.py.
-struct Call {
-  int kernel;
-  int dtype;
-  const void* input[4];  // in the order of the recipe's fields
-  void* output[3];
-  int64_t outer;
-  int64_t channels;
-  int64_t inner;
-  int bit;
-  int paper;
-  double hyper;  // max_value or threshold
-  int threads;
-  int fail_allocations;
-};
 
 // Plain threads and malloc.
 class TestHost {
@@ -60,53 +39,19 @@ class TestHost {
   std::vector<void*> allocated_;
 };
 
-template <typename T>
-bool Run(const Call& call, const Host& host) {
-  const auto in = [&](int i) { return static_cast<const T*>(call.input[i]); };
-  const auto out = [&](int i) { return static_cast<T*>(call.output[i]); };
-  const Layout layout{call.outer, call.channels, call.inner};
-  const auto max_value = static_cast<Compute<T>>(call.hyper);
-  const auto kind = call.paper ? NegativeGradient::kPaper : NegativeGradient::kExact;
-  switch (call.kernel) {
-    case kLinear:
-      return LaunchCpu(LinearMidTreadHalf<T>{in(0), out(0), layout, call.bit, max_value}, host);
-    case kLinearGrad:
-      return LaunchCpu(LinearMidTreadHalfGrad<T>{in(0), in(1), out(0), layout, max_value}, host);
-    case kBinary:
-      return LaunchCpu(BinaryMeanScaling<T>{in(0), out(0), layout}, host);
-    case kTtq:
-      return LaunchCpu(Ttq<T>{in(0), in(1), in(2), out(0), layout, call.hyper}, host);
-    case kTtqGrad:
-      return LaunchCpu(
-          TtqGrad<T>{in(0), in(1), in(2), in(3), out(0), out(1), out(2), layout, call.hyper, kind},
-          host);
-    case kTwn:
-      return LaunchCpu(Twn<T>{in(0), out(0), layout, call.hyper}, host);
-  }
-  return false;
-}
-
 }  // namespace
 }  // namespace lowbit
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
-EXPORT int lowbit_test_run(const lowbit::Call* call) {
+LOWBIT_TEST_EXPORT int lowbit_test_run(const lowbit::Call* call) {
   lowbit::TestHost test(*call);
-  switch (call->dtype) {
-    case lowbit::kHalf:
-      return lowbit::Run<lowbit::Half>(*call, test.host());
-    case lowbit::kBfloat16:
-      return lowbit::Run<lowbit::Bfloat16>(*call, test.host());
-    case lowbit::kFloat:
-      return lowbit::Run<float>(*call, test.host());
-    default:
-      return lowbit::Run<double>(*call, test.host());
-  }
+  return lowbit::WithRecipe(
+      *call, [&](const auto& recipe) { return lowbit::LaunchCpu(recipe, test.host()); });
 }
 
-EXPORT const char* lowbit_test_isa() { return lowbit::ActiveIsa(); }
+LOWBIT_TEST_EXPORT const char* lowbit_test_isa() { return lowbit::ActiveIsa(); }
 
-EXPORT int lowbit_test_set_isa(const char* name) { return lowbit::SetIsa(name); }
+LOWBIT_TEST_EXPORT int lowbit_test_set_isa(const char* name) { return lowbit::SetIsa(name); }
 
-EXPORT void lowbit_test_set_stream_bytes(int64_t bytes) { lowbit::SetStreamBytes(bytes); }
+LOWBIT_TEST_EXPORT void lowbit_test_set_stream_bytes(int64_t bytes) {
+  lowbit::SetStreamBytes(bytes);
+}

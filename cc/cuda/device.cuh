@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs of the recipes within one kernel: a team of thread blocks walks a recipe from its first
+// line to its last, and keeps as much of its input as fits into shared memory on the way.
+#ifndef LOWBIT_CUDA_DEVICE_CUH_
+#define LOWBIT_CUDA_DEVICE_CUH_
+
+#include "cuda/team.cuh"
+#include "cuda/walk.cuh"
+
+namespace lowbit::cuda {
+
+// Joins the parts of channels and finishes their statistics: every `step`-th run of channels from
+// `first` on. All threads of the block call it.
+template <int kThreads, class R, typename S>
+__device__ void FinishChannels(const R& r, const Plan& plan, const double* part, int64_t count,
+                               int64_t first, int64_t step, double* shared, S* stats) {
+  __shared__ double levels[Joiner<kThreads>::kLevels];
+  Joiner<kThreads> joiner(plan.parts(), shared, levels);
+  const int64_t channels = plan.channels();
+  for (int64_t base = first * joiner.columns(); base < channels; base += step * joiner.columns()) {
+    const int64_t channel = base + joiner.column();
+    const int64_t stride = R::kTerms * channels;
+    Totals<R::kTerms> total{};
+    // A column that does not exist repeats the last one.
+    const double* from = part + Smaller(channel, channels - 1);
+    total.term[0] = joiner.template Total<R::kJoin[0]>(from, stride);
+    if constexpr (R::kTerms > 1) {
+      total.term[1] = joiner.template Total<R::kJoin[1]>(from + channels, stride);
+    }
+    if (joiner.leads() && channel < channels) r.Finish(total, count, stats[channel]);
+  }
+  __syncthreads();
+}
+
+class Device {
+ public:
+  __device__ Device(const Team& team, const Scratch& scratch, double* shared)
+      : team_(team), scratch_(scratch), lanes_(shared) {
+    kept_.slot = reinterpret_cast<uint4*>(reinterpret_cast<char*>(shared) + scratch.lane_bytes);
+    kept_.slots = scratch.kept_slots;
+    kept_.of = nullptr;
+  }
+
+  template <class F, template <class> class S, typename C, class L, typename T, class... In>
+  __device__ void Map(const F& f, const S<C>* stats, const L& layout, T* y, const In*... x) {
+    Pass<L>(f, None{}, stats, Plan(layout, kMaxWidth), y, x...);
+  }
+
+  // A single channel's statistics are each thread block's own; several channels' are the team's.
+  template <class R, template <class> class S, typename C, class L, typename T, class... In>
+  __device__ void Reduce(const R& r, S<C>* stats, const L& layout, const T* x, const In*... more) {
+    const Plan plan(layout, kMaxWidth);
+    const double* part = Pass<L>(None{}, r, stats, plan, static_cast<T*>(nullptr), x, more...);
+    team_.Sync();
+    const bool whole = std::is_same_v<L, Whole> || layout.channels <= 1;
+    FinishChannels<Crew<T>::kThreads>(r, plan, part, layout.per_channel(), whole ? 0 : team_.rank(),
+                                      whole ? 1 : team_.size(), lanes_, stats);
+    if (!whole) team_.Sync();
+  }
+
+  // The last verb of its recipe: one thread block finishes for all.
+  template <class F, class R, template <class> class S, typename C, class L, typename T,
+            class... In>
+  __device__ void MapReduce(const F& f, const R& r, S<C>* stats, const L& layout, T* y,
+                            const In*... x) {
+    const Plan plan(layout, kMaxWidth);
+    const double* part = Pass<L>(f, r, stats, plan, y, x...);
+    team_.Sync();
+    if (team_.rank() == 0) {
+      FinishChannels<Crew<T>::kThreads>(r, plan, part, layout.per_channel(), 0, 1, lanes_, stats);
+    }
+  }
+
+ private:
+  // Returns where the parts are. A pass runs against the one before, whose end is in the L2 cache.
+  template <class L, class F, class R, template <class> class S, typename C, typename T,
+            class... In>
+  __device__ double* Pass(const F& f, const R& r, const S<C>* stats, const Plan& plan, T* y,
+                          const In*... x) {
+    const Operands<T, sizeof...(In)> operands(plan, y, x...);
+    double* part = scratch_.part[passes_ % 2];
+    Walk<F, R, S, T, sizeof...(In), L> walk(f, r, stats, plan, operands, lanes_, kept_);
+    walk.Run(team_.rank(), team_.size(), passes_ % 2 == 1, part);
+    if (kept_.of == nullptr) kept_.of = operands.x[0];
+    ++passes_;
+    return part;
+  }
+
+  const Team& team_;
+  const Scratch& scratch_;
+  double* const lanes_;
+  Kept kept_;
+  int passes_ = 0;
+};
+
+}  // namespace lowbit::cuda
+
+#endif  // LOWBIT_CUDA_DEVICE_CUH_

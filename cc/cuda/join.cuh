@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Joins the parts of a reduction pairwise in index order, as the CPU does: neighbours first, then
+// neighbours of those. Parts that do not exist are zeros, which change nothing.
+#ifndef LOWBIT_CUDA_JOIN_CUH_
+#define LOWBIT_CUDA_JOIN_CUH_
+
+#include <cuda_runtime.h>
+
+#include "core/reduction.h"
+#include "cuda/policy.h"
+
+namespace lowbit::cuda {
+
+template <Join join, int kCount>
+__device__ __forceinline__ double JoinPairwise(double (&value)[kCount]) {
+#pragma unroll
+  for (int step = 1; step < kCount; step *= 2) {
+#pragma unroll
+    for (int i = 0; i + step < kCount; i += 2 * step) {
+      value[i] = Joined<join>(value[i], value[i + step]);
+    }
+  }
+  return value[0];
+}
+
+// The threads of a block side by side for `columns` channels, and below each other for the parts of
+// one channel. Both are powers of two.
+template <int kThreads>
+class Joiner {
+ public:
+  // `shared` has room for a double a thread; `levels` for kLevels more.
+  __device__ Joiner(int64_t parts, double* shared, double* levels)
+      : parts_(parts), shared_(shared), levels_(levels), rows_(1) {
+    while (rows_ < kThreads && rows_ * kPartsPerThread < parts) rows_ *= 2;
+  }
+
+  __device__ int columns() const { return kThreads / rows_; }
+  __device__ int column() const { return threadIdx.x % columns(); }
+  // Whether this thread has the total of its column.
+  __device__ bool leads() const { return threadIdx.x < columns(); }
+
+  // The total of the parts part[i * stride], for the leading thread. All threads call it.
+  template <Join join>
+  __device__ double Total(const double* part, int64_t stride) {
+    const int64_t at_once = rows_ * kPartsPerThread;
+    double total = 0;
+    int64_t group = 0;
+    for (int64_t first = 0; first < parts_; first += at_once, ++group) {
+      total = JoinThreads<join>(JoinOwn<join>(part, stride, first));
+      if (leads() && parts_ > at_once) total = Push<join>(total, group);
+    }
+    return leads() && group > 1 ? Rest<join>(total, group) : total;
+  }
+
+  // Of parts in groups: enough for 2^31 groups.
+  static constexpr int kLevels = 32;
+
+ private:
+  template <Join join>
+  __device__ double JoinOwn(const double* part, int64_t stride, int64_t first) const {
+    double value[kPartsPerThread];
+#pragma unroll
+    for (int i = 0; i < kPartsPerThread; ++i) {
+      const int64_t at = first + threadIdx.x / columns() * kPartsPerThread + i;
+      value[i] = at < parts_ ? part[at * stride] : 0;
+    }
+    return JoinPairwise<join>(value);
+  }
+
+  template <Join join>
+  __device__ double JoinThreads(double value) {
+    const int row = threadIdx.x / columns();
+    shared_[threadIdx.x] = value;
+    __syncthreads();
+    for (int step = 1; step < rows_; step *= 2) {
+      if (row % (2 * step) == 0) {
+        double& joined = shared_[threadIdx.x];
+        joined = Joined<join>(joined, shared_[threadIdx.x + step * columns()]);
+      }
+      __syncthreads();
+    }
+    value = shared_[threadIdx.x];
+    __syncthreads();
+    return value;
+  }
+
+  // A binary counter of groups: a total rises through the levels that hold an earlier one of its
+  // size. More than one group has one column, so one thread that leads.
+  template <Join join>
+  __device__ double Push(double total, int64_t group) {
+    int level = 0;
+    for (; group >> level & 1; ++level) total = Joined<join>(levels_[level], total);
+    levels_[level] = total;
+    return total;
+  }
+
+  // What the counter holds, smallest subtree first; the last total pushed is the first of them.
+  template <Join join>
+  __device__ double Rest(double total, int64_t groups) const {
+    int level = 0;
+    while (!(groups >> level & 1)) ++level;
+    while (groups >> ++level > 0) {
+      if (groups >> level & 1) total = Joined<join>(levels_[level], total);
+    }
+    return total;
+  }
+
+  const int64_t parts_;
+  double* const shared_;
+  double* const levels_;
+  int rows_;
+};
+
+}  // namespace lowbit::cuda
+
+#endif  // LOWBIT_CUDA_JOIN_CUH_

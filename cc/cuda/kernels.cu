@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every recipe on a GPU: which kernel, how many thread blocks, how much memory.
+#include <array>
+#include <mutex>
+
+#include "core/binary.h"
+#include "core/mid_tread.h"
+#include "core/ttq.h"
+#include "core/twn.h"
+#include "cuda/device.cuh"
+#include "cuda/gpu.h"
+#include "cuda/launch.h"
+#include "cuda/passes.cuh"
+
+namespace lowbit::cuda {
+namespace {
+
+template <class Recipe>
+struct StorageOf;
+template <template <class> class Recipe, typename T>
+struct StorageOf<Recipe<T>> {
+  using Type = T;
+};
+template <class Recipe>
+using CrewOf = Crew<typename StorageOf<Recipe>::Type>;
+
+// A whole recipe, on a team of thread blocks.
+template <class Recipe>
+__global__ void __launch_bounds__(CrewOf<Recipe>::kThreads, CrewOf<Recipe>::kPerSm)
+    RunTeam(const Recipe recipe, const Team team, const Scratch scratch) {
+  using Stats = typename Recipe::Stats;
+  LOWBIT_DYNAMIC_SHARED(double, shared);
+  __shared__ Stats one;
+  Device device(team, scratch, shared);
+  recipe.Run(device, recipe.layout.channels > 1 ? static_cast<Stats*>(scratch.stats) : &one);
+}
+
+constexpr int64_t Rounded(int64_t bytes) { return CeilDiv(bytes, 256) * 256; }
+
+// The memory of a recipe's launch. `arrived` is zeroed by whoever uses it.
+template <class Recipe>
+cudaError_t Allocate(const Plan& plan, const CudaHost& host, Scratch* scratch) {
+  using T = typename StorageOf<Recipe>::Type;
+  const int64_t part = Rounded(plan.parts() * plan.channels() * kMaxTerms * sizeof(double));
+  const int64_t stats = Rounded((plan.channels() + 1) * sizeof(typename Recipe::Stats));
+  const int64_t bytes = 2 * part + stats + Rounded(sizeof(unsigned));
+  auto* memory = static_cast<char*>(host.allocate(host.context, bytes));
+  if (memory == nullptr) return cudaErrorMemoryAllocation;
+  scratch->part[0] = reinterpret_cast<double*>(memory);
+  scratch->part[1] = reinterpret_cast<double*>(memory + part);
+  scratch->stats = memory + 2 * part;
+  scratch->arrived = reinterpret_cast<unsigned*>(memory + 2 * part + stats);
+  scratch->lane_bytes =
+      static_cast<int>(kBlocks * kMaxTerms * LanesOfTask<T>(plan) * sizeof(double));
+  scratch->kept_slots = 0;
+  return cudaSuccess;
+}
+
+// The shared memory of RunTeam<Recipe> on one GPU.
+struct SharedMemory {
+  int fixed;    // declared by the kernel
+  int dynamic;  // that a launch may add
+};
+
+// Asks once a GPU, and there lets the kernel have all it may.
+template <class Recipe>
+cudaError_t FindSharedMemory(const Gpu& gpu, SharedMemory* found) {
+  static std::mutex mutex;
+  static std::array<SharedMemory, kMaxGpus> known{};
+  const std::lock_guard<std::mutex> lock(mutex);
+  SharedMemory& memory = known[gpu.ordinal];
+  if (memory.dynamic == 0) {
+    cudaFuncAttributes attributes{};
+    cudaError_t error = cudaFuncGetAttributes(&attributes, RunTeam<Recipe>);
+    if (error != cudaSuccess) return error;
+    const int fixed = static_cast<int>(attributes.sharedSizeBytes);
+    const int dynamic = gpu.shared_bytes_per_block - fixed;
+    error =
+        cudaFuncSetAttribute(RunTeam<Recipe>, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic);
+    if (error != cudaSuccess) return error;
+    memory = {fixed, dynamic};
+  }
+  *found = memory;
+  return cudaSuccess;
+}
+
+// How a recipe is launched as one kernel.
+struct TeamLaunch {
+  Team team;
+  int64_t blocks;
+  int64_t kept_slots;
+};
+
+// Thread blocks of a grid that are resident together on an SM.
+int64_t BlocksPerSm(const Gpu& gpu, const SharedMemory& shared, int64_t lane_bytes, int64_t most) {
+  const int64_t least = lane_bytes + shared.fixed + gpu.reserved_shared_bytes_per_block;
+  return Smaller(gpu.shared_bytes_per_multiprocessor / least, most);
+}
+
+// False where the tensor needs more thread blocks than the GPU lets wait for each other.
+template <typename T>
+bool PlanTeam(const Gpu& gpu, const SharedMemory& shared, const Plan& plan, int64_t lane_bytes,
+              TeamLaunch* launch) {
+  const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
+  int64_t room = shared.dynamic;
+  if (tasks == 1) {
+    *launch = {{TeamKind::kBlock}, 1, 0};
+  } else if (gpu.clusters && tasks <= kClusterTasks) {
+    *launch = {{TeamKind::kCluster}, kCluster, 0};
+  } else if (gpu.cooperative) {
+    const int64_t per_sm = BlocksPerSm(gpu, shared, lane_bytes, Crew<T>::kPerSm);
+    *launch = {{TeamKind::kGrid}, Smaller(tasks, per_sm * gpu.multiprocessors), 0};
+    room = Smaller(room, gpu.shared_bytes_per_multiprocessor / per_sm - shared.fixed -
+                             gpu.reserved_shared_bytes_per_block);
+  } else {
+    return false;
+  }
+  const int64_t wanted = CeilDiv(tasks, launch->blocks) * SlotsOfTask<T>(plan.width());
+  launch->kept_slots = Smaller(wanted, (room - lane_bytes) / kVectorBytes);
+  return true;
+}
+
+template <class Recipe>
+cudaError_t LaunchAsTeam(const Recipe& recipe, const TeamLaunch& launch, Scratch scratch,
+                         cudaStream_t stream) {
+  scratch.kept_slots = static_cast<int>(launch.kept_slots);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeCooperative;
+  attribute.val.cooperative = 1;
+  if (launch.team.kind == TeamKind::kCluster) {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = kCluster;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(launch.blocks));
+  config.blockDim = dim3(CrewOf<Recipe>::kThreads);
+  config.dynamicSmemBytes = scratch.lane_bytes + launch.kept_slots * kVectorBytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = launch.team.kind == TeamKind::kBlock ? 0 : 1;
+  return cudaLaunchKernelEx(&config, RunTeam<Recipe>, recipe, launch.team, scratch);
+}
+
+template <class Recipe>
+cudaError_t LaunchAsPasses(const Recipe& recipe, const Gpu& gpu, const Scratch& scratch,
+                           cudaStream_t stream) {
+  PassDevice device(gpu, stream, scratch);
+  recipe.Run(device, static_cast<typename Recipe::Stats*>(scratch.stats));
+  return device.error();
+}
+
+// In one kernel if the GPU can, else in one a verb.
+template <class Recipe>
+cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
+  using T = typename StorageOf<Recipe>::Type;
+  const Plan plan(recipe.layout, kMaxWidth);
+  Scratch scratch;
+  SharedMemory shared;
+  TeamLaunch launch;
+  if (const cudaError_t error = Allocate<Recipe>(plan, host, &scratch)) return error;
+  if (const cudaError_t error = FindSharedMemory<Recipe>(gpu, &shared)) return error;
+  if (PlanTeam<T>(gpu, shared, plan, scratch.lane_bytes, &launch)) {
+    return LaunchAsTeam(recipe, launch, scratch, host.stream);
+  }
+  const cudaError_t error =
+      cudaMemsetAsync(scratch.arrived, 0, sizeof *scratch.arrived, host.stream);
+  return error != cudaSuccess ? error : LaunchAsPasses(recipe, gpu, scratch, host.stream);
+}
+
+}  // namespace
+}  // namespace lowbit::cuda
+
+namespace lowbit {
+
+template <class Recipe>
+cudaError_t LaunchCuda(const Recipe& recipe, const CudaHost& host) {
+  const cuda::Gpu* gpu;
+  if (const cudaError_t error = cuda::CurrentGpu(&gpu)) return error;
+  if constexpr (std::is_empty_v<typename Recipe::Stats>) {
+    return cuda::LaunchAsPasses(recipe, *gpu, cuda::Scratch{}, host.stream);
+  } else {
+    return cuda::LaunchReduction(recipe, *gpu, host);
+  }
+}
+
+#define LOWBIT_KERNEL(Recipe)                                              \
+  template cudaError_t LaunchCuda(const Recipe<float>&, const CudaHost&);  \
+  template cudaError_t LaunchCuda(const Recipe<double>&, const CudaHost&); \
+  template cudaError_t LaunchCuda(const Recipe<Half>&, const CudaHost&);   \
+  template cudaError_t LaunchCuda(const Recipe<Bfloat16>&, const CudaHost&);
+#include "core/kernels.inc"
+#undef LOWBIT_KERNEL
+
+}  // namespace lowbit

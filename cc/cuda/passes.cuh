@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs of the recipes as a kernel each, launched from the host: for element-wise recipes,
+// which are one verb, and for all where no team can be launched.
+#ifndef LOWBIT_CUDA_PASSES_CUH_
+#define LOWBIT_CUDA_PASSES_CUH_
+
+#include "cuda/device.cuh"
+#include "cuda/gpu.h"
+
+namespace lowbit::cuda {
+
+// The elements of a tensor around its vectors, which begin at the first aligned address of y.
+template <typename T>
+struct Span {
+  int64_t head;  // elements before the first vector
+  int64_t vectors;
+  int64_t tail;  // elements behind the last one
+
+  __host__ __device__ static Span Of(const T* y, int64_t size) {
+    const int64_t past = reinterpret_cast<uintptr_t>(y) % kVectorBytes;
+    const int64_t head = Smaller(size, (kVectorBytes - past) % kVectorBytes / sizeof(T));
+    return {head, (size - head) / kLanesOf<T>, (size - head) % kLanesOf<T>};
+  }
+};
+
+// y[i] = f(stats, x[i]...) for the first `count` lanes at i.
+template <class F, typename S, typename T, int kInputs>
+__device__ __forceinline__ void MapVector(const F& f, const S& s, const uint4 (&raw)[kInputs], T* y,
+                                          int count) {
+  Lanes<T> x[kInputs];
+#pragma unroll
+  for (int k = 0; k < kInputs; ++k) x[k] = Unpack<T>(raw[k]);
+  Lanes<T> result;
+#pragma unroll
+  for (int j = 0; j < kLanesOf<T>; ++j) {
+    Compute<T> in[kInputs];
+#pragma unroll
+    for (int k = 0; k < kInputs; ++k) in[k] = x[k].lane[j];
+    result.lane[j] = Apply(f, s, in);
+  }
+  count == kLanesOf<T> ? Store(y, Pack<T>(result)) : Store(y, Pack<T>(result), count);
+}
+
+// One statistic, or none: the tensor is one long row.
+template <int kVectors, class F, typename S, typename T, class... In>
+__global__ void __launch_bounds__(kMapThreads)
+    MapFlat(const F f, const S* stats, int64_t size, T* y, const In*... x) {
+  constexpr int kInputs = sizeof...(In);
+  constexpr int kW = kLanesOf<T>;
+  const S s = std::is_empty_v<S> ? S{} : *stats;
+  const auto span = Span<T>::Of(y, size);
+  const T* from[kInputs] = {x...};
+  const bool aligned = (IsAligned(x + span.head) && ...);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kVectors * kMapThreads + threadIdx.x;
+  uint4 raw[kVectors][kInputs];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t vector = first + v * kMapThreads;
+    const int64_t at = span.head + vector * kW;
+#pragma unroll
+    for (int k = 0; k < kInputs; ++k) {
+      if (vector < span.vectors) raw[v][k] = aligned ? Load(from[k] + at) : Load(from[k] + at, kW);
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t vector = first + v * kMapThreads;
+    if (vector < span.vectors) MapVector(f, s, raw[v], y + span.head + vector * kW, kW);
+  }
+  // Head and tail, an element a thread: fewer than two vectors, and the first block has more.
+  const int64_t edge = first < span.head ? first : size - span.tail + first - span.head;
+  if (blockIdx.x == 0 && threadIdx.x < span.head + span.tail) {
+    uint4 one[kInputs];
+#pragma unroll
+    for (int k = 0; k < kInputs; ++k) one[k] = Load(from[k] + edge, 1);
+    MapVector(f, s, one, y + edge, 1);
+  }
+}
+
+// Statistics of channels: row by row.
+template <class F, template <class> class S, typename C, class L, typename T, class... In>
+__global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
+    MapRows(const F f, const S<C>* stats, const L layout, T* y, const In*... x) {
+  const Plan plan(layout, kMaxWidth);
+  const Operands<T, sizeof...(In)> operands(plan, y, x...);
+  const None none;
+  const Kept kept{};
+  Walk<F, None, S, T, sizeof...(In), L>(f, none, stats, plan, operands, nullptr, kept)
+      .Run(blockIdx.x, gridDim.x, false, nullptr);
+}
+
+// Whether this thread block is the last of its launch to come here. Leaves `arrived` at zero.
+__device__ __forceinline__ bool IsLastBlock(unsigned* arrived) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
+  __syncthreads();
+  if (last) __threadfence();
+  return last;
+}
+
+// Parts of a reduction; of a single channel, the last thread block finishes it.
+template <class F, class R, template <class> class S, typename C, class L, typename T, class... In>
+__global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
+    ReduceRows(const F f, const R r, S<C>* stats, const L layout, const Scratch scratch, T* y,
+               const In*... x) {
+  LOWBIT_DYNAMIC_SHARED(double, lanes);
+  const Plan plan(layout, kMaxWidth);
+  const Operands<T, sizeof...(In)> operands(plan, y, x...);
+  const Kept kept{};
+  Walk<F, R, S, T, sizeof...(In), L>(f, r, stats, plan, operands, lanes, kept)
+      .Run(blockIdx.x, gridDim.x, false, scratch.part[0]);
+  if (layout.channels <= 1 && IsLastBlock(scratch.arrived)) {
+    FinishChannels<Crew<T>::kThreads>(r, plan, scratch.part[0], layout.per_channel(), 0, 1, lanes,
+                                      stats);
+  }
+}
+
+template <int kThreads, class R, typename S, class L>
+__global__ void __launch_bounds__(kThreads)
+    FinishRows(const R r, S* stats, const L layout, const Scratch scratch) {
+  LOWBIT_DYNAMIC_SHARED(double, shared);
+  FinishChannels<kThreads>(r, Plan(layout, kMaxWidth), scratch.part[0], layout.per_channel(),
+                           blockIdx.x, gridDim.x, shared, stats);
+}
+
+// Launches a kernel for each verb. The first error stops it.
+class PassDevice {
+ public:
+  PassDevice(const Gpu& gpu, cudaStream_t stream, const Scratch& scratch)
+      : gpu_(gpu), stream_(stream), scratch_(scratch) {}
+
+  cudaError_t error() const { return error_; }
+
+  template <class F, template <class> class S, typename C, class L, typename T, class... In>
+  void Map(const F& f, const S<C>* stats, const L& layout, T* y, const In*... x) {
+    if (layout.size() == 0) return;
+    if constexpr (!std::is_same_v<L, Whole>) {
+      if (layout.channels > 1) {
+        const int64_t blocks = Smaller(Plan(layout, kMaxWidth).tasks(), kMaxGrid);
+        return Launch(MapRows<F, S, C, L, T, In...>, blocks, Crew<T>::kThreads, 0, f, stats, layout,
+                      y, x...);
+      }
+    }
+    const int64_t vectors = Span<T>::Of(y, layout.size()).vectors;
+    const int64_t wide = CeilDiv(vectors, kMapVectors * kMapThreads);
+    if (wide >= gpu_.multiprocessors) {
+      return Launch(MapFlat<kMapVectors, F, S<C>, T, In...>, wide, kMapThreads, 0, f, stats,
+                    layout.size(), y, x...);
+    }
+    const int64_t blocks = vectors > 0 ? CeilDiv(vectors, kMapThreads) : 1;
+    Launch(MapFlat<1, F, S<C>, T, In...>, blocks, kMapThreads, 0, f, stats, layout.size(), y, x...);
+  }
+
+  template <class R, template <class> class S, typename C, class L, typename T, class... In>
+  void Reduce(const R& r, S<C>* stats, const L& layout, const T* x, const In*... more) {
+    MapReduce(None{}, r, stats, layout, static_cast<T*>(nullptr), x, more...);
+  }
+
+  template <class F, class R, template <class> class S, typename C, class L, typename T,
+            class... In>
+  void MapReduce(const F& f, const R& r, S<C>* stats, const L& layout, T* y, const In*... x) {
+    constexpr int kThreads = Crew<T>::kThreads;
+    const Plan plan(layout, kMaxWidth);
+    const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
+    const int64_t most = gpu_.multiprocessors * Crew<T>::kPerSm;
+    Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
+           f, r, stats, layout, scratch_, y, x...);
+    if constexpr (!std::is_same_v<L, Whole>) {
+      if (layout.channels > 1) {
+        Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(layout.channels, most), kThreads,
+               scratch_.lane_bytes, r, stats, layout, scratch_);
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kMaxGrid = (int64_t{1} << 31) - 1;
+
+  template <class... Parameters, class... Arguments>
+  void Launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes,
+              Arguments... arguments) {
+    if (error_ != cudaSuccess) return;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(blocks));
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream_;
+    error_ = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  }
+
+  const Gpu& gpu_;
+  const cudaStream_t stream_;
+  const Scratch& scratch_;
+  cudaError_t error_ = cudaSuccess;
+};
+
+}  // namespace lowbit::cuda
+
+#endif  // LOWBIT_CUDA_PASSES_CUH_
