@@ -3,7 +3,6 @@
 #include "core/binary.h"
 
 #include "tf/arguments.h"
-#include "tf/launch.h"
 #include "tf/register.h"
 #include "tf/straight_through.h"
 
@@ -17,23 +16,25 @@ using tensorflow::Tensor;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::UnchangedShape;
 
-template <typename T>
+template <typename Device, typename T>
 void Quantize(OpKernelContext* c, const Layout& layout) {
   const Tensor& x = c->input(0);
   Tensor* y;
   OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, x.shape(), &y));
-  Launch(c, BinaryMeanScaling<T>{Data<T>(x), Data<T>(y), layout});
+  Device::Launch(c, BinaryMeanScaling<T>{Data<T>(x), Data<T>(y), layout});
 }
 
-template <typename T>
+template <typename Device, typename T>
 class BinaryMeanScalingOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
 
-  void Compute(OpKernelContext* c) override { Quantize<T>(c, Whole(c->input(0).NumElements())); }
+  void Compute(OpKernelContext* c) override {
+    Quantize<Device, T>(c, Whole(c->input(0).NumElements()));
+  }
 };
 
-template <typename T>
+template <typename Device, typename T>
 class BinaryChannelWiseMeanScalingOp : public OpKernel {
  public:
   explicit BinaryChannelWiseMeanScalingOp(OpKernelConstruction* c) : OpKernel(c) {
@@ -43,7 +44,7 @@ class BinaryChannelWiseMeanScalingOp : public OpKernel {
   void Compute(OpKernelContext* c) override {
     Layout layout;
     OP_REQUIRES_OK(c, GetLayout(c->input(0), "x", axis_, &layout));
-    Quantize<T>(c, layout);
+    Quantize<Device, T>(c, layout);
   }
 
  private:
@@ -107,10 +108,11 @@ dy: The gradient with respect to y.
 dx: The gradient with respect to x.
 )doc");
 
-LOWBIT_REGISTER_CPU("BinaryMeanScalingQuantizer", BinaryMeanScalingOp);
-LOWBIT_REGISTER_CPU("BinaryMeanScalingQuantizerGrad", StraightThroughOp);
-LOWBIT_REGISTER_CPU("BinaryChannelWiseMeanScalingQuantizer", BinaryChannelWiseMeanScalingOp);
-LOWBIT_REGISTER_CPU("BinaryChannelWiseMeanScalingQuantizerGrad", StraightThroughOp);
+const bool kRegistered =
+    Register<BinaryMeanScalingOp>("BinaryMeanScalingQuantizer") &&
+    Register<StraightThroughOp>("BinaryMeanScalingQuantizerGrad") &&
+    Register<BinaryChannelWiseMeanScalingOp>("BinaryChannelWiseMeanScalingQuantizer") &&
+    Register<StraightThroughOp>("BinaryChannelWiseMeanScalingQuantizerGrad");
 
 }  // namespace
 }  // namespace lowbit

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a recipe within an OpKernel: on the op's own worker threads, with memory of TensorFlow's.
+// Runs a recipe within an OpKernel: on the op's own worker threads or stream, with memory of
+// TensorFlow's.
 #ifndef LOWBIT_TF_LAUNCH_H_
 #define LOWBIT_TF_LAUNCH_H_
 
@@ -27,11 +28,20 @@ class OpHost {
   std::vector<tensorflow::Tensor> scratch_;
 };
 
-template <class Recipe>
-void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
-  OpHost host(c);
-  if (!LaunchCpu(recipe, host.host())) c->SetStatus(host.status());
-}
+// The devices of a kernel, which runs its recipe by Device::Launch(context, recipe).
+struct Cpu {
+  template <class Recipe>
+  static void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
+    OpHost host(c);
+    if (!LaunchCpu(recipe, host.host())) c->SetStatus(host.status());
+  }
+};
+
+// Queues it on the op's stream. In gpu_launch.cc, for every recipe in core/kernels.inc.
+struct Gpu {
+  template <class Recipe>
+  static void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe);
+};
 
 // A tensor's elements as the storage type T of the recipes, whose bits are those of TensorFlow's.
 template <typename T>

@@ -3,7 +3,6 @@
 #include "core/mid_tread.h"
 
 #include "tf/arguments.h"
-#include "tf/launch.h"
 #include "tf/register.h"
 
 namespace lowbit {
@@ -16,7 +15,7 @@ using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 using tensorflow::shape_inference::UnchangedShape;
 
-template <typename T>
+template <typename Device, typename T>
 class LinearMidTreadHalfOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -29,12 +28,12 @@ class LinearMidTreadHalfOp : public OpKernel {
     OP_REQUIRES_OK(c, GetMaxValue(c->input(2), &max_value));
     Tensor* y;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, x.shape(), &y));
-    Launch(c,
-           LinearMidTreadHalf<T>{Data<T>(x), Data<T>(y), Whole(x.NumElements()), bit, max_value});
+    Device::Launch(
+        c, LinearMidTreadHalf<T>{Data<T>(x), Data<T>(y), Whole(x.NumElements()), bit, max_value});
   }
 };
 
-template <typename T>
+template <typename Device, typename T>
 class LinearMidTreadHalfGradOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -47,8 +46,8 @@ class LinearMidTreadHalfGradOp : public OpKernel {
     OP_REQUIRES_OK(c, GetMaxValue(c->input(2), &max_value));
     Tensor* dx;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0, 1}, 0, x.shape(), &dx));
-    Launch(c, LinearMidTreadHalfGrad<T>{Data<T>(dy), Data<T>(x), Data<T>(dx),
-                                        Whole(x.NumElements()), max_value});
+    Device::Launch(c, LinearMidTreadHalfGrad<T>{Data<T>(dy), Data<T>(x), Data<T>(dx),
+                                                Whole(x.NumElements()), max_value});
   }
 };
 
@@ -102,8 +101,9 @@ max_value: A scalar, finite and > 0.
 dx: The gradient with respect to x.
 )doc");
 
-LOWBIT_REGISTER_CPU("LinearMidTreadHalfQuantizer", LinearMidTreadHalfOp);
-LOWBIT_REGISTER_CPU("LinearMidTreadHalfQuantizerGrad", LinearMidTreadHalfGradOp);
+const bool kRegistered =
+    Register<LinearMidTreadHalfOp>("LinearMidTreadHalfQuantizer", {"bit", "max_value"}) &&
+    Register<LinearMidTreadHalfGradOp>("LinearMidTreadHalfQuantizerGrad", {"max_value"});
 
 }  // namespace
 }  // namespace lowbit

@@ -7,8 +7,8 @@
 
 namespace lowbit {
 
-// Of every storage type: no byte is read.
-template <typename T>
+// On every device, of every storage type: no byte is read.
+template <typename Device, typename T>
 class StraightThroughOp : public tensorflow::OpKernel {
  public:
   using OpKernel::OpKernel;

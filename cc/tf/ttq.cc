@@ -5,7 +5,6 @@
 #include <string>
 
 #include "tf/arguments.h"
-#include "tf/launch.h"
 #include "tf/register.h"
 
 #define LOWBIT_ATTR_NEGATIVE_GRADIENT "negative_gradient: {'exact', 'paper'} = 'exact'"
@@ -23,7 +22,7 @@ using tensorflow::shape_inference::UnchangedShape;
 
 constexpr double kThresholdLimit = 1;
 
-template <typename T>
+template <typename Device, typename T>
 class TtqOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -38,12 +37,12 @@ class TtqOp : public OpKernel {
     OP_REQUIRES_OK(c, GetThreshold(c->input(3), kThresholdLimit, &threshold));
     Tensor* y;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, w.shape(), &y));
-    Launch(c, Ttq<T>{Data<T>(w), Data<T>(positive), Data<T>(negative), Data<T>(y),
-                     Whole(w.NumElements()), threshold});
+    Device::Launch(c, Ttq<T>{Data<T>(w), Data<T>(positive), Data<T>(negative), Data<T>(y),
+                             Whole(w.NumElements()), threshold});
   }
 };
 
-template <typename T>
+template <typename Device, typename T>
 class TtqGradOp : public OpKernel {
  public:
   explicit TtqGradOp(OpKernelConstruction* c) : OpKernel(c) {
@@ -68,9 +67,9 @@ class TtqGradOp : public OpKernel {
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0, 1}, 0, w.shape(), &dw));
     OP_REQUIRES_OK(c, c->allocate_output(1, {}, &dpositive));
     OP_REQUIRES_OK(c, c->allocate_output(2, {}, &dnegative));
-    Launch(c, TtqGrad<T>{Data<T>(dy), Data<T>(w), Data<T>(positive), Data<T>(negative), Data<T>(dw),
-                         Data<T>(dpositive), Data<T>(dnegative), Whole(w.NumElements()), threshold,
-                         kind_});
+    Device::Launch(c, TtqGrad<T>{Data<T>(dy), Data<T>(w), Data<T>(positive), Data<T>(negative),
+                                 Data<T>(dw), Data<T>(dpositive), Data<T>(dnegative),
+                                 Whole(w.NumElements()), threshold, kind_});
   }
 
  private:
@@ -143,8 +142,8 @@ dpositive: The gradient with respect to positive.
 dnegative: The gradient with respect to negative.
 )doc");
 
-LOWBIT_REGISTER_CPU("TTQWeightQuantizer", TtqOp);
-LOWBIT_REGISTER_CPU("TTQWeightQuantizerGrad", TtqGradOp);
+const bool kRegistered = Register<TtqOp>("TTQWeightQuantizer", {"threshold"}) &&
+                         Register<TtqGradOp>("TTQWeightQuantizerGrad", {"threshold"});
 
 }  // namespace
 }  // namespace lowbit

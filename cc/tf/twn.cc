@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "tf/arguments.h"
-#include "tf/launch.h"
 #include "tf/register.h"
 #include "tf/straight_through.h"
 
@@ -19,7 +18,7 @@ using tensorflow::Tensor;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::UnchangedShape;
 
-template <typename T>
+template <typename Device, typename T>
 class TwnOp : public OpKernel {
  public:
   explicit TwnOp(OpKernelConstruction* c) : OpKernel(c) {
@@ -36,7 +35,7 @@ class TwnOp : public OpKernel {
     if (per_channel_) OP_REQUIRES_OK(c, GetLayout(w, "weights", axis_, &layout));
     Tensor* y;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, w.shape(), &y));
-    Launch(c, Twn<T>{Data<T>(w), Data<T>(y), layout, threshold});
+    Device::Launch(c, Twn<T>{Data<T>(w), Data<T>(y), layout, threshold});
   }
 
  private:
@@ -85,8 +84,8 @@ dy: The gradient with respect to y.
 dweights: The gradient with respect to weights.
 )doc");
 
-LOWBIT_REGISTER_CPU("TWNWeightQuantizer", TwnOp);
-LOWBIT_REGISTER_CPU("TWNWeightQuantizerGrad", StraightThroughOp);
+const bool kRegistered = Register<TwnOp>("TWNWeightQuantizer", {"threshold"}) &&
+                         Register<StraightThroughOp>("TWNWeightQuantizerGrad");
 
 }  // namespace
 }  // namespace lowbit

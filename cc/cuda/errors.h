@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an error of CUDA's means here, and what mends it.
+#ifndef LOWBIT_CUDA_ERRORS_H_
+#define LOWBIT_CUDA_ERRORS_H_
+
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+namespace lowbit {
+
+std::string ExplainCudaError(cudaError_t error);
+
+// The version of CUDA and the architectures that the kernels are built for: "13.0: 80-real 90".
+std::string CudaBuild();
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_CUDA_ERRORS_H_
