@@ -56,20 +56,21 @@ cudaError_t Allocate(const Plan& plan, const CudaHost& host, Scratch* scratch) {
   return cudaSuccess;
 }
 
-// The shared memory of RunTeam<Recipe> on one GPU.
-struct SharedMemory {
-  int fixed;    // declared by the kernel
-  int dynamic;  // that a launch may add
+// What a launch of RunTeam<Recipe> has to know of it, on one GPU.
+struct KernelFacts {
+  int fixed_shared_bytes;
+  int dynamic_shared_bytes;  // at most
+  bool clusters;             // whether its code has their barrier
 };
 
-// Asks once a GPU, and there lets the kernel have all it may.
+// Asks once a GPU, and there lets the kernel have all the shared memory it may.
 template <class Recipe>
-cudaError_t FindSharedMemory(const Gpu& gpu, SharedMemory* found) {
+cudaError_t FindKernelFacts(const Gpu& gpu, KernelFacts* found) {
   static std::mutex mutex;
-  static std::array<SharedMemory, kMaxGpus> known{};
+  static std::array<KernelFacts, kMaxGpus> known{};
   const std::lock_guard<std::mutex> lock(mutex);
-  SharedMemory& memory = known[gpu.ordinal];
-  if (memory.dynamic == 0) {
+  KernelFacts& facts = known[gpu.ordinal];
+  if (facts.dynamic_shared_bytes == 0) {
     cudaFuncAttributes attributes{};
     cudaError_t error = cudaFuncGetAttributes(&attributes, RunTeam<Recipe>);
     if (error != cudaSuccess) return error;
@@ -78,9 +79,9 @@ cudaError_t FindSharedMemory(const Gpu& gpu, SharedMemory* found) {
     error =
         cudaFuncSetAttribute(RunTeam<Recipe>, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic);
     if (error != cudaSuccess) return error;
-    memory = {fixed, dynamic};
+    facts = {fixed, dynamic, gpu.clusters && attributes.ptxVersion >= 90};
   }
-  *found = memory;
+  *found = facts;
   return cudaSuccess;
 }
 
@@ -92,25 +93,26 @@ struct TeamLaunch {
 };
 
 // Thread blocks of a grid that are resident together on an SM.
-int64_t BlocksPerSm(const Gpu& gpu, const SharedMemory& shared, int64_t lane_bytes, int64_t most) {
-  const int64_t least = lane_bytes + shared.fixed + gpu.reserved_shared_bytes_per_block;
+int64_t BlocksPerSm(const Gpu& gpu, const KernelFacts& kernel, int64_t lane_bytes, int64_t most) {
+  const int64_t least =
+      lane_bytes + kernel.fixed_shared_bytes + gpu.reserved_shared_bytes_per_block;
   return Smaller(gpu.shared_bytes_per_multiprocessor / least, most);
 }
 
 // False where the tensor needs more thread blocks than the GPU lets wait for each other.
 template <typename T>
-bool PlanTeam(const Gpu& gpu, const SharedMemory& shared, const Plan& plan, int64_t lane_bytes,
+bool PlanTeam(const Gpu& gpu, const KernelFacts& kernel, const Plan& plan, int64_t lane_bytes,
               TeamLaunch* launch) {
   const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
-  int64_t room = shared.dynamic;
+  int64_t room = kernel.dynamic_shared_bytes;
   if (tasks == 1) {
     *launch = {{TeamKind::kBlock}, 1, 0};
-  } else if (gpu.clusters && tasks <= kClusterTasks) {
+  } else if (kernel.clusters && tasks <= kClusterTasks) {
     *launch = {{TeamKind::kCluster}, kCluster, 0};
   } else if (gpu.cooperative) {
-    const int64_t per_sm = BlocksPerSm(gpu, shared, lane_bytes, Crew<T>::kPerSm);
+    const int64_t per_sm = BlocksPerSm(gpu, kernel, lane_bytes, Crew<T>::kPerSm);
     *launch = {{TeamKind::kGrid}, Smaller(tasks, per_sm * gpu.multiprocessors), 0};
-    room = Smaller(room, gpu.shared_bytes_per_multiprocessor / per_sm - shared.fixed -
+    room = Smaller(room, gpu.shared_bytes_per_multiprocessor / per_sm - kernel.fixed_shared_bytes -
                              gpu.reserved_shared_bytes_per_block);
   } else {
     return false;
@@ -157,12 +159,15 @@ cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost
   using T = typename StorageOf<Recipe>::Type;
   const Plan plan(recipe.layout, kMaxWidth);
   Scratch scratch;
-  SharedMemory shared;
+  KernelFacts kernel;
   TeamLaunch launch;
   if (const cudaError_t error = Allocate<Recipe>(plan, host, &scratch)) return error;
-  if (const cudaError_t error = FindSharedMemory<Recipe>(gpu, &shared)) return error;
-  if (PlanTeam<T>(gpu, shared, plan, scratch.lane_bytes, &launch)) {
-    return LaunchAsTeam(recipe, launch, scratch, host.stream);
+  if (const cudaError_t error = FindKernelFacts<Recipe>(gpu, &kernel)) return error;
+  if (PlanTeam<T>(gpu, kernel, plan, scratch.lane_bytes, &launch)) {
+    const cudaError_t error = LaunchAsTeam(recipe, launch, scratch, host.stream);
+    // Where other processes have a share of the GPU, fewer blocks are resident than it says.
+    if (error != cudaErrorCooperativeLaunchTooLarge) return error;
+    cudaGetLastError();  // takes the error back
   }
   const cudaError_t error =
       cudaMemsetAsync(scratch.arrived, 0, sizeof *scratch.arrived, host.stream);
