@@ -3,16 +3,19 @@
 PYTHON ?= python3
 TF ?= 2.21.0
 VENV ?= .venv
+# Of the kernels built here: what a wheel holds takes a minute longer.
+CUDA_ARCHITECTURES ?= 75-real;80-real;90-real;120
 BUILD := build/tf$(TF)
 ENVIRONMENT := $(VENV)/tf$(TF).stamp
 BIN := $(VENV)/bin
 SEARCH = "$(abspath $(BIN)):$$PATH"
 
-CXX_FILES = $(shell find cc tests/cc benchmarks -name '*.h' -o -name '*.cc' -o -name '*.inc')
+CXX_FILES = $(shell find cc tests/cc benchmarks \
+  -name '*.h' -o -name '*.cc' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh')
 SHELL_FILES = .ci/run $(wildcard *.sh)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format build clean
+.PHONY: help demo test bench lint format build cuda-toolkit gpu-test clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -40,8 +43,15 @@ format: $(ENVIRONMENT)  ## Format all sources
 
 build: $(ENVIRONMENT)  ## Compile what changed
 	@PATH=$(SEARCH) cmake -S . -B $(BUILD) -G Ninja -DLOWBIT_BUILD_TESTS=ON \
-	  -DPython_EXECUTABLE=$(abspath $(BIN))/python >/dev/null
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  '-DLOWBIT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)' >/dev/null
 	@PATH=$(SEARCH) cmake --build $(BUILD)
+
+cuda-toolkit: $(ENVIRONMENT)  ## Install a CUDA compiler into the environment
+	$(BIN)/pip install --quiet 'cuda-toolkit[nvcc,cudart,nvvm,crt,cccl]==13.0.2'
+
+gpu-test: build  ## Run the tests of the ops on a GPU, with TensorFlow
+	LOWBIT_TEST_DEVICE=/GPU:0 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 clean:  ## Remove everything that was built or installed here
 	rm -rf build $(VENV) python/lowbit.egg-info python/lowbit/_ops
@@ -58,7 +68,8 @@ $(ENVIRONMENT): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet 'tensorflow-cpu==$(TF)' 'setuptools>=77' 'cmake>=3.22,<4' ninja
-	PATH=$(SEARCH) LOWBIT_BUILD_DIR=$(BUILD) CMAKE_ARGS=-DLOWBIT_BUILD_TESTS=ON \
+	PATH=$(SEARCH) LOWBIT_BUILD_DIR=$(BUILD) \
+	  CMAKE_ARGS='-DLOWBIT_BUILD_TESTS=ON "-DLOWBIT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)"' \
 	  $(BIN)/pip install --quiet --no-build-isolation --editable '.[demo,test,dev]' \
 	  'tensorflow-cpu==$(TF)'
 	@touch $@

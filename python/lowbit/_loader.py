@@ -91,6 +91,15 @@ def set_isa(name: str) -> None:
         raise ValueError(f"name must be {_levels(library)}, got {name!r}")
 
 
+def cuda_build() -> str | None:
+    """The CUDA version and architectures of the GPU kernels: "13.0: 80-real 90"; None without."""
+    library = _load()[1]
+    if not hasattr(library, "lowbit_cuda_build"):
+        return None
+    library.lowbit_cuda_build.restype = ctypes.c_char_p
+    return library.lowbit_cuda_build().decode()
+
+
 @functools.cache
 def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
     path = library_path()

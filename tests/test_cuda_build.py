@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GPU code in the op library, without a GPU: what it links to, and its machine code."""
+
+import collections
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sysconfig
+from typing import NamedTuple
+
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import kernels
+
+import lowbit
+
+OPS = (
+    "LinearMidTreadHalfQuantizer",
+    "BinaryMeanScalingQuantizer",
+    "BinaryChannelWiseMeanScalingQuantizer",
+    "TTQWeightQuantizer",
+    "TWNWeightQuantizer",
+)
+HOST_INPUTS = {
+    "LinearMidTreadHalfQuantizer": ["bit", "max_value"],
+    "LinearMidTreadHalfQuantizerGrad": ["max_value"],
+    "TTQWeightQuantizer": ["threshold"],
+    "TTQWeightQuantizerGrad": ["threshold"],
+    "TWNWeightQuantizer": ["threshold"],
+}
+# Kernels that move tensors, with the thread blocks that policy.h wants on an SM and their threads:
+# in 16 bits, and in others.
+MOVERS = ("RunTeam", "ReduceRows", "MapRows", "MapFlat")
+SM_REGISTERS = 65536
+WALKERS = {True: (3, 128), False: (2, 256)}
+FLAT = (3, 256)
+
+pytestmark = pytest.mark.skipif(
+    lowbit._loader.cuda_build() is None,
+    reason="nvcc not found when the library was built: it has no GPU code",
+)
+
+
+@pytest.mark.parametrize("op", [op + suffix for op in OPS for suffix in ("", "Grad")])
+def test_gpu_kernels_are_registered(op):
+    gpu = [k for k in kernels.get_registered_kernels_for_op(op).kernel if k.device_type == "GPU"]
+    dtypes = [tf.dtypes.as_dtype(k.constraint[0].allowed_values.list.type[0]) for k in gpu]
+    assert sorted(d.name for d in dtypes) == ["bfloat16", "float16", "float32", "float64"]
+    assert all(sorted(k.host_memory_arg) == HOST_INPUTS.get(op, []) for k in gpu)
+
+
+def test_no_symbol_of_another_cuda_is_used():
+    """TensorFlow's library exports cuda* functions, which belong to the CUDA it was built with."""
+    if shutil.which("nm") is None:
+        pytest.skip("nm is not installed")
+    command = ["nm", "-D", "--undefined-only", lowbit.library_path()]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "tensorflow" in symbols
+    assert re.findall(r"U (cu[A-Z_]\w*|cuda\w*|__cuda\w*)", symbols) == []
+
+
+class Instruction(NamedTuple):
+    """One line of machine code."""
+
+    address: int
+    name: str
+    target: int | None  # of a branch
+
+
+class Function(NamedTuple):
+    """A kernel for one architecture."""
+
+    name: str
+    architecture: str
+    code: list[Instruction]
+
+    def inner_loops(self):
+        """The instructions of each loop that has no other loop within."""
+        loops = sorted(
+            (i.target, i.address) for i in self.code if i.target is not None and i.target < i.address
+        )
+        for first, last in loops:
+            if not any(first <= a and b < last for a, b in loops if (a, b) != (first, last)):
+                yield [i.name for i in self.code if first <= i.address <= last]
+
+
+def cuobjdump(*arguments):
+    folders = os.get_exec_path()
+    packages = pathlib.Path(sysconfig.get_path("purelib"), "nvidia")
+    folders += [str(folder) for folder in packages.glob("*/bin")]
+    path = os.pathsep.join(folders)
+    tool = shutil.which("cuobjdump", path=path)
+    if tool is None:
+        pytest.skip("cuobjdump not found: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+    return subprocess.run(
+        [tool, *arguments, lowbit.library_path()],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PATH": path},
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def functions():
+    """Every kernel in the library, for every architecture."""
+    found = []
+    architecture = None
+    for line in cuobjdump("-sass").splitlines():
+        if match := re.search(r"arch = (sm_\d+)", line):
+            architecture = match[1]
+        elif match := re.search(r"Function : (\S+)", line):
+            found.append(Function(match[1], architecture, []))
+        elif match := re.search(r"/\*([0-9a-f]{4,})\*/\s+(?:@\S+\s+)?([A-Z][\w.]*)(.*);", line):
+            target = re.search(r"\b0x([0-9a-f]+)", match[3]) if match[2] == "BRA" else None
+            found[-1].code.append(
+                Instruction(int(match[1], 16), match[2], int(target[1], 16) if target else None)
+            )
+    return found
+
+
+def movers(functions):
+    return [f for f in functions if any(name in f.name for name in MOVERS)]
+
+
+def test_every_architecture_has_every_kernel(functions):
+    built = lowbit._loader.cuda_build().partition(": ")[2].split()
+    real = {"sm_" + name.partition("-")[0] for name in built if not name.endswith("-virtual")}
+    names = collections.defaultdict(set)
+    for function in functions:
+        names[function.architecture].add(re.sub(r"__[0-9a-f]{8}_.*?_kernels_cu", "", function.name))
+    assert set(names) == real
+    assert len({len(of_one) for of_one in names.values()}) == 1
+    assert all(any(mover in name for name in next(iter(names.values()))) for mover in MOVERS)
+
+
+def test_tensors_move_in_16_bytes(functions):
+    for function in movers(functions):
+        names = [instruction.name for instruction in function.code]
+        assert any(re.match(r"LDG?\.E.*\.128", name) for name in names), function.name
+        if "NoneE" not in function.name.partition("ReduceRows")[2][:40]:
+            assert any(re.match(r"STG?\.E.*\.128", name) for name in names), function.name
+
+
+def test_loops_that_move_tensors_leave_registers_alone(functions):
+    """No local memory in them: that would move every byte several times."""
+    loops = 0
+    for function in movers(functions):
+        for loop in function.inner_loops():
+            if any(re.match(r"LDG?\.E.*\.128", name) for name in loop):
+                loops += 1
+                assert not [name for name in loop if re.match("LDL|STL", name)], function.name
+    assert loops > 0
+
+
+def test_registers_allow_the_blocks_that_the_policy_counts_on():
+    """Else a grid whose blocks wait for each other would not be resident."""
+    usage = re.findall(r"Function (\S+?):\s+REG:(\d+)", cuobjdump("-res-usage"))
+    checked = 0
+    for name, registers in usage:
+        if any(mover in name for mover in MOVERS):
+            blocks, threads = FLAT if "MapFlat" in name else WALKERS["Half" in name or "Bfloat" in name]
+            checked += 1
+            # Registers are handed out in eights.
+            assert -(-int(registers) // 8) * 8 * threads * blocks <= SM_REGISTERS, name
+    assert checked > 100
