@@ -4,10 +4,9 @@
 #ifndef LOWBIT_CUDA_JOIN_CUH_
 #define LOWBIT_CUDA_JOIN_CUH_
 
-#include <cuda_runtime.h>
-
 #include "core/reduction.h"
 #include "cuda/policy.h"
+#include "cuda/vector.cuh"
 
 namespace lowbit::cuda {
 
@@ -35,9 +34,9 @@ class Joiner {
   }
 
   __device__ int columns() const { return kThreads / rows_; }
-  __device__ int column() const { return threadIdx.x % columns(); }
+  __device__ int column() const { return Thread() % columns(); }
   // Whether this thread has the total of its column.
-  __device__ bool leads() const { return threadIdx.x < columns(); }
+  __device__ bool leads() const { return Thread() < columns(); }
 
   // The total of the parts part[i * stride], for the leading thread. All threads call it.
   template <Join join>
@@ -61,7 +60,7 @@ class Joiner {
     double value[kPartsPerThread];
 #pragma unroll
     for (int i = 0; i < kPartsPerThread; ++i) {
-      const int64_t at = first + threadIdx.x / columns() * kPartsPerThread + i;
+      const int64_t at = first + Thread() / columns() * kPartsPerThread + i;
       value[i] = at < parts_ ? part[at * stride] : 0;
     }
     return JoinPairwise<join>(value);
@@ -69,17 +68,17 @@ class Joiner {
 
   template <Join join>
   __device__ double JoinThreads(double value) {
-    const int row = threadIdx.x / columns();
-    shared_[threadIdx.x] = value;
+    const int row = Thread() / columns();
+    shared_[Thread()] = value;
     __syncthreads();
     for (int step = 1; step < rows_; step *= 2) {
       if (row % (2 * step) == 0) {
-        double& joined = shared_[threadIdx.x];
-        joined = Joined<join>(joined, shared_[threadIdx.x + step * columns()]);
+        double& joined = shared_[Thread()];
+        joined = Joined<join>(joined, shared_[Thread() + step * columns()]);
       }
       __syncthreads();
     }
-    value = shared_[threadIdx.x];
+    value = shared_[Thread()];
     __syncthreads();
     return value;
   }

@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kMapThreads)
   const auto span = Span<T>::Of(y, size);
   const T* from[kInputs] = {x...};
   const bool aligned = (IsAligned(x + span.head) && ...);
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kVectors * kMapThreads + threadIdx.x;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kVectors * kMapThreads + Thread();
   uint4 raw[kVectors][kInputs];
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kMapThreads)
   }
   // Head and tail, an element a thread: fewer than two vectors, and the first block has more.
   const int64_t edge = first < span.head ? first : size - span.tail + first - span.head;
-  if (blockIdx.x == 0 && threadIdx.x < span.head + span.tail) {
+  if (blockIdx.x == 0 && Thread() < span.head + span.tail) {
     uint4 one[kInputs];
 #pragma unroll
     for (int k = 0; k < kInputs; ++k) one[k] = Load(from[k] + edge, 1);
@@ -94,7 +94,7 @@ __device__ __forceinline__ bool IsLastBlock(unsigned* arrived) {
   __shared__ bool last;
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
+  if (Thread() == 0) last = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
   __syncthreads();
   if (last) __threadfence();
   return last;

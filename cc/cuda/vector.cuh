@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// 16 bytes of a tensor: loads, stores, and the conversion between storage and compute type.
+// A thread and its 16 bytes of a tensor: loads, stores, and the conversion between storage and
+// compute type.
 #ifndef LOWBIT_CUDA_VECTOR_CUH_
 #define LOWBIT_CUDA_VECTOR_CUH_
 
@@ -9,6 +10,9 @@
 #include "cuda/policy.h"
 
 namespace lowbit::cuda {
+
+// This thread's index in its block.
+__device__ __forceinline__ int Thread() { return static_cast<int>(threadIdx.x); }
 
 // core/float16.h in the instructions that the hardware has for it. Bits are the same, but for the
 // payload of a NaN.

@@ -108,7 +108,7 @@ __device__ void Fold(double* lanes, int groups, int stride, int count, int width
   while (count > 1) {
     const int half = (count + 1) / 2;
     const int size = (count - half) * width;
-    for (int t = threadIdx.x % kSquad; t < groups * size; t += kSquad) {
+    for (int t = Thread() % kSquad; t < groups * size; t += kSquad) {
       double* at = lanes + (groups == 1 ? t : t / size * stride + t % size);
       *at = Joined<join>(*at, at[half * width]);
     }
@@ -148,11 +148,11 @@ class Walk {
  private:
   // A squad's block of a piece.
   __device__ void Block(const Piece& piece, int64_t ordinal) {
-    const int squad = threadIdx.x / kSquad;
+    const int squad = Thread() / kSquad;
     const int vectors = static_cast<int>(CeilDiv(piece.width, kW));
     const int sharing = static_cast<int>(Smaller(vectors, kSquad));
     const int64_t slots_of_task = SlotsOfTask<T>(plan_.width());
-    for (int v = threadIdx.x % kSquad; v < vectors; v += kSquad) {
+    for (int v = Thread() % kSquad; v < vectors; v += kSquad) {
       const int64_t slot =
           ordinal * slots_of_task + (v / kSquad * kRows * kBlocks + squad) * sharing + v % kSquad;
       S<C> s[kStats];
@@ -264,11 +264,11 @@ class Walk {
       constexpr Join join = R::kJoin[k.value];
       const int channels = static_cast<int>(piece.channels);
       const int inner = static_cast<int>(piece.inner);
-      double* lanes = LanesOf(threadIdx.x / kSquad, k.value);
+      double* lanes = LanesOf(Thread() / kSquad, k.value);
       Fold<join, kSquad>(lanes, 1, 0, static_cast<int>(piece.copies), channels * inner);
       Fold<join, kSquad>(lanes, channels, inner, inner, 1);
       double* to = part + (piece.part * R::kTerms + k.value) * plan_.channels() + piece.channel;
-      for (int c = threadIdx.x; c < channels; c += Crew<T>::kThreads) {
+      for (int c = Thread(); c < channels; c += Crew<T>::kThreads) {
         double total[kBlocks];
 #pragma unroll
         for (int b = 0; b < kBlocks; ++b) total[b] = LanesOf(b, k.value)[c * inner];

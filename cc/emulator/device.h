@@ -30,6 +30,7 @@ struct EmulatedDevice {
   bool clusters = true;
   ThreadOrder order = ThreadOrder::kForward;
   unsigned seed = 1;  // of kRandom
+  int ordinal = 0;    // among the GPUs of the process, of which it is the current one
 };
 
 // "sm_75", "sm_80" or "sm_90"; null if the name is none of them.

@@ -33,6 +33,8 @@ constexpr ErrorText kErrors[] = {
     LOWBIT_ERROR(cudaErrorInvalidDevice, "invalid device ordinal"),
     LOWBIT_ERROR(cudaErrorNoKernelImageForDevice,
                  "no kernel image is available for execution on the device"),
+    LOWBIT_ERROR(cudaErrorUnsupportedPtxVersion,
+                 "the provided PTX was compiled with an unsupported toolchain."),
     LOWBIT_ERROR(cudaErrorInvalidResourceHandle, "invalid resource handle"),
     LOWBIT_ERROR(cudaErrorNotReady, "device not ready"),
     LOWBIT_ERROR(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
@@ -61,8 +63,10 @@ cudaError_t Store(T* to, V value) {
   return cudaSuccess;
 }
 
+int CurrentOrdinal() { return lowbit::emulator::GetEmulatedDevice().ordinal; }
+
 cudaError_t CheckOrdinal(int device) {
-  return device == 0 ? cudaSuccess : SetLastError(cudaErrorInvalidDevice);
+  return device == CurrentOrdinal() ? cudaSuccess : SetLastError(cudaErrorInvalidDevice);
 }
 
 }  // namespace
@@ -82,8 +86,8 @@ cudaError_t cudaGetLastError() {
   return error;
 }
 
-cudaError_t cudaGetDeviceCount(int* count) { return Store(count, 1); }
-cudaError_t cudaGetDevice(int* device) { return Store(device, 0); }
+cudaError_t cudaGetDeviceCount(int* count) { return Store(count, CurrentOrdinal() + 1); }
+cudaError_t cudaGetDevice(int* device) { return Store(device, CurrentOrdinal()); }
 cudaError_t cudaSetDevice(int device) { return CheckOrdinal(device); }
 cudaError_t cudaDriverGetVersion(int* version) { return Store(version, CUDART_VERSION); }
 cudaError_t cudaRuntimeGetVersion(int* version) { return Store(version, CUDART_VERSION); }

@@ -2,7 +2,9 @@
 // The CUDA kernels behind a C interface, without TensorFlow: on a GPU for benchmarks/gpu, and on
 // the emulator for tests/test_cuda.py.
 #include <cstdint>
+#include <string>
 
+#include "cuda/errors.h"
 #include "cuda/launch.h"
 #include "kernels.h"
 
@@ -38,6 +40,8 @@ LOWBIT_TEST_EXPORT int lowbit_test_launch(const lowbit::Call* call, void* stream
   return static_cast<int>(error);
 }
 
-LOWBIT_TEST_EXPORT const char* lowbit_test_error(int error) {
-  return cudaGetErrorString(static_cast<cudaError_t>(error));
+LOWBIT_TEST_EXPORT const char* lowbit_test_explain(int error) {
+  static std::string text;
+  text = lowbit::ExplainCudaError(static_cast<cudaError_t>(error));
+  return text.c_str();
 }
