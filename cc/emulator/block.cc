@@ -114,18 +114,12 @@ uint64_t Block::WaitFor(const Wait& wait) {
 }
 
 bool Block::ReleaseBarrier() {
-  Scope scope = Scope::kNone;
-  for (const Thread& thread : threads_) {
-    if (thread.fiber.done()) continue;
-    if (thread.wait.scope <= Scope::kWarp) return false;
-    if (scope != Scope::kNone && thread.wait.scope != scope) return false;
-    scope = thread.wait.scope;
-  }
+  const Scope scope = CommonBarrier();
   if (scope == Scope::kNone) return false;
   CheckSameLine();
-  BlockBarrier* others = scope == Scope::kGrid                             ? grid_->barrier()
-                         : scope == Scope::kCluster && cluster_ != nullptr ? &cluster_->barrier
-                                                                           : nullptr;
+  BlockBarrier* others = nullptr;
+  if (scope == Scope::kGrid) others = grid_->barrier();
+  if (scope == Scope::kCluster && cluster_ != nullptr) others = &cluster_->barrier;
   void* token = others != nullptr ? others->token() : &barrier_token_;
   for (Thread& thread : threads_) {
     if (!thread.fiber.done()) thread.fiber.Publish(token);
@@ -137,6 +131,18 @@ bool Block::ReleaseBarrier() {
     thread.wait = Wait();
   }
   return true;
+}
+
+Scope Block::CommonBarrier() const {
+  Scope common = Scope::kNone;
+  for (const Thread& thread : threads_) {
+    if (thread.fiber.done()) continue;
+    const Scope scope = thread.wait.scope;
+    if (scope == Scope::kNone || scope == Scope::kWarp) return Scope::kNone;
+    if (common != Scope::kNone && scope != common) return Scope::kNone;
+    common = scope;
+  }
+  return common;
 }
 
 // A barrier in both branches of an `if` is undefined in CUDA, even if all threads reach one.

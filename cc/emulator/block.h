@@ -73,8 +73,9 @@ class Block {
   bool ReleaseBarrier();
   bool IsComplete(const Thread* warp, int lanes, const Wait& wait) const;
   void Answer(Thread* warp, int lanes, const Wait& wait);
+  // The kind of barrier at which all threads wait that have not ended.
+  Scope CommonBarrier() const;
   void CheckSameLine() const;
-  bool MeetOtherBlocks(Scope scope);
   [[noreturn]] void FailStuck(const std::string& why) const;
 
   Grid* const grid_;
