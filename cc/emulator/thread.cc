@@ -80,7 +80,8 @@ uint32_t Vote(uint32_t mask, bool value, const char* function, Source source) {
   return static_cast<uint32_t>(Block::Current().WaitFor(wait));
 }
 
-// As if each fence came after all that were carried out before: enough to find one that is missing.
+// ThreadSanitizer has no fences: each counts as ordered after those carried out before. That finds
+// a writer without one; a reader that lacks its second may have got the order by its first.
 void FenceBlock() {
   Unobserved unobserved;
   Observe(Block::Current().fence_token());

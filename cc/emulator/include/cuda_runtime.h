@@ -16,10 +16,11 @@
 // dynamic shared memory, by AddressSanitizer, and out of a static shared array, where UBSan sees
 // the array; a misaligned vector access, by UBSan; shared memory read before it is written, as NaN.
 //
-// What is not: a missing __threadfence shows only under ThreadSanitizer, never in a result; threads
-// that wait for each other in a loop of loads, without a barrier, may loop forever; neither
-// registers, the bounds of __launch_bounds__ nor static shared memory limit a launch; no FMA
-// contraction, coalescing, bank conflicts or time.
+// What is not: a missing __threadfence never shows in a result, only under ThreadSanitizer, and
+// only the one of the thread that writes; a block that ends while its cluster reads its shared
+// memory shows if it ends early enough; threads that wait for each other in a loop of loads,
+// without a barrier, may loop forever; neither registers, the bounds of __launch_bounds__ nor
+// static shared memory limit a launch; no FMA contraction, coalescing, bank conflicts or time.
 #ifndef LOWBIT_EMULATOR_INCLUDE_CUDA_RUNTIME_H_
 #define LOWBIT_EMULATOR_INCLUDE_CUDA_RUNTIME_H_
 
