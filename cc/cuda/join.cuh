@@ -38,7 +38,8 @@ class Joiner {
   // Whether this thread has the total of its column.
   __device__ bool leads() const { return Thread() < columns(); }
 
-  // The total of the parts part[i * stride], for the leading thread. All threads call it.
+  // The total of the parts part[i * stride], for the leading thread. All threads call it, when none
+  // uses the shared memory any more.
   template <Join join>
   __device__ double Total(const double* part, int64_t stride) {
     const int64_t at_once = rows_ * kPartsPerThread;
@@ -78,9 +79,7 @@ class Joiner {
       }
       __syncthreads();
     }
-    value = shared_[Thread()];
-    __syncthreads();
-    return value;
+    return shared_[Thread()];
   }
 
   // A binary counter of groups: a total rises through the levels that hold an earlier one of its

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "emulator/device.h"
 #include "emulator/grid.h"
@@ -24,9 +25,10 @@ struct Function {
   bool large_clusters = false;
 };
 
+// Each GPU has its own.
 Function& Settings(const void* kernel) {
-  static auto* settings = new std::map<const void*, Function>;
-  return (*settings)[kernel];
+  static auto* settings = new std::map<std::pair<const void*, int>, Function>;
+  return (*settings)[{kernel, GetEmulatedDevice().ordinal}];
 }
 
 std::mutex& SettingsMutex() {

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA kernels on the emulator: every path of theirs, against NumPy and the CPU kernels."""
+
+import ctypes
+import functools
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+import pytest
+import reference
+import test_kernels
+from test_kernels import BLOCK, DTYPES, KERNELS, LAYOUTS, TASK, random_inputs
+
+ROOT = pathlib.Path(__file__).parents[1]
+CPU = ROOT / "build/liblowbit_kernels_test.so"
+# Overridden in the processes that run these tests under a sanitizer.
+LIBRARY = os.environ.get("LOWBIT_TEST_EMULATED", str(ROOT / "build/liblowbit_cuda_emulated.so"))
+ORDERS = ("forward", "reverse", "random")
+ELEMENT_WISE = ("linear", "linear_grad")
+NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER = 2, 719, 209, 35  # of cudaError_t
+CLUSTER = 24 * TASK  # elements up to which a cluster does it all
+# Head and tail of a vector; a row, a block, a task; one block; a cluster; a grid whose thread blocks
+# have a task, and several, of which they keep some.
+SIZES = (0, 1, 2, 7, 8, 15, 16, 17, 127, 128, 129, 255, 256, 257, 4095, 4096, 4097)
+PATHS = (TASK - 1, TASK, TASK + 1, 100003, CLUSTER, CLUSTER + 1, 40 * TASK + BLOCK + 7)
+MORE_LAYOUTS = (
+    (5, 1, 300),
+    (16385, 1, 1),
+    (3000, 3, 1),
+    (40, 4096, 1),
+    (17, 1000, 3),
+    (1, 513, 1),
+    (2, 2, 16385),
+    (9, 7, 36),
+)
+
+
+class Gpu(NamedTuple):
+    """A kind of GPU, and the kernels that a large reduction takes on it."""
+
+    name: str
+    architecture: str
+    cooperative: bool
+    launches: dict[str, int]
+
+
+ONE = dict.fromkeys(("binary", "ttq", "ttq_grad", "twn"), 1)
+GPUS = (
+    Gpu("sm_90", "sm_90", True, ONE),
+    Gpu("sm_80", "sm_80", True, ONE),
+    Gpu("sm_75", "sm_75", True, ONE),
+    Gpu("sm_80-passes", "sm_80", False, {"binary": 2, "ttq": 2, "ttq_grad": 2, "twn": 3}),
+)
+
+
+class Emulator:
+    """The kernels on an emulated GPU, called as those of the CPU are."""
+
+    def __init__(self):
+        self.library = ctypes.CDLL(LIBRARY)
+        self.library.lowbit_test_explain.restype = ctypes.c_char_p
+        self.library.lowbit_test_launch_count.restype = ctypes.c_int64
+
+    def use(self, gpu, order="forward"):
+        """Makes `gpu` the current one."""
+        assert self.library.lowbit_test_emulate(
+            gpu.architecture.encode(), gpu.cooperative, ORDERS.index(order), GPUS.index(gpu)
+        )
+
+    def launch(self, call, bytes_less=0):
+        """Returns the error of a call with exactly the memory that it asks for, or less."""
+        needed = ctypes.c_size_t()
+        error = self.library.lowbit_test_launch(call, None, None, ctypes.c_size_t(), _to(needed))
+        if needed.value == 0:
+            return error
+        scratch = np.full(needed.value - bytes_less, 0xFF, np.uint8)
+        size = ctypes.c_size_t(scratch.size)
+        pointer = ctypes.c_void_p(scratch.ctypes.data)
+        return self.library.lowbit_test_launch(call, None, pointer, size, _to(needed))
+
+    def lowbit_test_run(self, call):
+        """As in tests/cc/kernels.cc."""
+        error = self.launch(call)
+        assert error == 0, self.explain(error)
+        return True
+
+    def explain(self, error):
+        """What the user is told."""
+        return self.library.lowbit_test_explain(error).decode()
+
+    def launches(self):
+        """Kernels launched so far."""
+        return self.library.lowbit_test_launch_count()
+
+
+_to = ctypes.byref
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    if not pathlib.Path(LIBRARY).exists():
+        pytest.skip(f"{LIBRARY} is not built: cmake -DLOWBIT_BUILD_TESTS=ON")
+    return Emulator()
+
+
+@pytest.fixture(scope="module")
+def cpu():
+    return ctypes.CDLL(str(CPU))
+
+
+@pytest.fixture(params=GPUS, ids=lambda gpu: gpu.name)
+def gpu(emulator, request):
+    emulator.use(request.param)
+    return request.param
+
+
+@pytest.fixture(params=DTYPES.values(), ids=DTYPES)
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@functools.cache
+def decided_inputs(kernel, size, dtype, layout=None):
+    """Inputs with no weight on a side of a threshold that rounding decides."""
+    for seed in range(20):
+        inputs = random_inputs(kernel, size, dtype, seed)
+        x = inputs[0] if layout is None else inputs[0].reshape(layout)
+        axis = None if layout is None else 1
+        if kernel != "twn" or reference.twn_is_decided(x, 0.7, axis):
+            return inputs
+    raise AssertionError("no seed gives such inputs")
+
+
+def same(outputs, others):
+    """Whether all bits are equal, but for the payload of NaN."""
+    for one, other in zip(outputs, others, strict=True):
+        assert reference.same_bits(one, other)
+
+
+def run_and_check(emulator, cpu, kernel, inputs, layout=None, **options):
+    """Runs a kernel on both; the same bits, and those right by NumPy."""
+    outputs = test_kernels.run(emulator, kernel, inputs, layout, **options)
+    test_kernels.check(kernel, inputs, outputs, layout=layout)
+    same(outputs, test_kernels.run(cpu, kernel, inputs, layout))
+    return outputs
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_size(emulator, cpu, gpu, kernel, dtype):
+    for size, misaligned in itertools.product(SIZES, (0, 1, 3)):
+        inputs = decided_inputs(kernel, size, dtype)
+        run_and_check(emulator, cpu, kernel, inputs, misaligned=misaligned)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_path(emulator, cpu, gpu, kernel, dtype):
+    for size in PATHS:
+        run_and_check(emulator, cpu, kernel, decided_inputs(kernel, size, dtype))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_misaligned(emulator, cpu, gpu, kernel, dtype):
+    for size, misaligned in itertools.product((TASK + 9, CLUSTER + 1), (1, 2, 5)):
+        inputs = decided_inputs(kernel, size, dtype)
+        run_and_check(emulator, cpu, kernel, inputs, misaligned=misaligned)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_in_place(emulator, cpu, gpu, kernel, dtype):
+    for size in (TASK - 5, 100003, CLUSTER + 1):
+        inputs = decided_inputs(kernel, size, dtype)
+        run_and_check(emulator, cpu, kernel, inputs, in_place=True)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_any_order_of_threads(emulator, cpu, gpu, kernel, order):
+    emulator.use(gpu, order)
+    for size, dtype in itertools.product((5000, 100003, CLUSTER + 1), DTYPES.values()):
+        run_and_check(emulator, cpu, kernel, decided_inputs(kernel, size, np.dtype(dtype)))
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, *MORE_LAYOUTS], ids=str)
+@pytest.mark.parametrize("kernel", ["binary", "twn"])
+def test_channels(emulator, cpu, gpu, kernel, dtype, layout):
+    inputs = decided_inputs(kernel, int(np.prod(layout)), dtype, layout)
+    for misaligned in (0, 1):
+        run_and_check(emulator, cpu, kernel, inputs, layout, misaligned=misaligned)
+
+
+SPECIAL = {
+    "nan": [np.nan, 1, -2, 0.5],
+    "infinity": [np.inf, -np.inf, 1, -2],
+    "zeros": [0.0, -0.0, 0.0],
+    "subnormals": [1e-40, -1e-40, 6e-8, 0],
+    "constant": [0.25] * 9,
+    "ties": [0.5, -0.5, 1.5, 2.5, 0.7, -0.7],
+}
+
+
+@pytest.mark.parametrize("values", SPECIAL)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_special_values(emulator, cpu, gpu, kernel, dtype, values):
+    for size in (len(SPECIAL[values]), 5003, CLUSTER + 3):
+        inputs = random_inputs(kernel, size, dtype)
+        for tensor in inputs[: 2 if kernel in ("linear_grad", "ttq_grad") else 1]:
+            tensor[-len(SPECIAL[values]) :] = np.array(SPECIAL[values]).astype(dtype)
+        if values in ("zeros", "constant"):
+            inputs[0][:] = SPECIAL[values][0]
+        for options in ({"bit": 2, "hyper": 0.7}, {"bit": 32, "hyper": 0.5, "paper": 1}):
+            outputs = test_kernels.run(emulator, kernel, inputs, **options)
+            same(outputs, test_kernels.run(cpu, kernel, inputs, **options))
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_every_16_bit_value(emulator, cpu, gpu, name):
+    dtype = np.dtype(DTYPES[name])
+    x = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    options = {"bit": 32, "hyper": float(ml_dtypes.finfo(dtype).max)}
+    outputs = test_kernels.run(emulator, "linear", [x], **options)
+    same(outputs, test_kernels.run(cpu, "linear", [x], **options))
+
+
+# --- launches -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1000, 100003, CLUSTER + 1])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_launch_an_op(emulator, gpu, kernel, size):
+    inputs = random_inputs(kernel, size, np.dtype(np.float32))
+    before = emulator.launches()
+    test_kernels.run(emulator, kernel, inputs)
+    many = gpu.launches.get(kernel, 1) if size > TASK else 1
+    # The memory is asked for by a call that comes to no launch, but where none is needed.
+    assert emulator.launches() - before == many
+
+
+def test_channels_take_one_launch_too(emulator, gpu):
+    before = emulator.launches()
+    x = random_inputs("twn", 4608 * 64, np.dtype(np.float32))
+    test_kernels.run(emulator, "twn", x, (4608, 64, 1))
+    assert emulator.launches() - before == (1 if gpu.cooperative else 5)
+
+
+@pytest.mark.parametrize("kernel", sorted(ONE))
+def test_memory_that_is_one_byte_short(emulator, gpu, kernel):
+    call = _call(kernel, 100003)
+    assert emulator.launch(call, bytes_less=1) == NOTHING_LEFT
+    assert emulator.launch(call) == 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_launch_that_fails(emulator, gpu, kernel):
+    call = _call(kernel, CLUSTER + 1)
+    for skipped in range(gpu.launches.get(kernel, 1)):
+        emulator.library.lowbit_test_fail_launch(ctypes.c_int64(skipped), LAUNCH_FAILED)
+        assert emulator.launch(call) == LAUNCH_FAILED
+    assert emulator.launch(call) == 0
+
+
+def test_errors_say_what_mends_them(emulator, gpu):
+    assert "needs an NVIDIA driver for CUDA" in emulator.explain(OLD_DRIVER).replace(
+        "need an", "needs an"
+    )
+    text = emulator.explain(NO_IMAGE)
+    assert "built for the architectures emulated" in text
+    assert f"compute capability {gpu.architecture[3]}.{gpu.architecture[4]}" in text
+    assert "LOWBIT_CUDA_ARCHITECTURES" in text
+    assert "no GPU memory left" in emulator.explain(NOTHING_LEFT)
+    assert emulator.explain(LAUNCH_FAILED) == "unspecified launch failure"
+
+
+_kept = []  # arrays whose addresses calls hold
+
+
+def _call(kernel, size):
+    arrays = random_inputs(kernel, size, np.dtype(np.float32))
+    outputs = [np.empty(size, np.float32), np.empty(1, np.float32), np.empty(1, np.float32)]
+    _kept[:] = [*arrays, *outputs]
+    return _to(
+        test_kernels.Call(
+            kernel=KERNELS.index(kernel),
+            dtype=list(DTYPES).index("float32"),
+            input=(ctypes.c_void_p * 4)(*(a.ctypes.data for a in arrays)),
+            output=(ctypes.c_void_p * 3)(*(o.ctypes.data for o in outputs)),
+            outer=1,
+            channels=1,
+            inner=size,
+            bit=2,
+            hyper=0.7,
+        )
+    )
+
+
+# --- sanitizers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_each_kind_of_team(emulator, cpu, gpu, kernel, order):
+    """Small enough for ThreadSanitizer: several tasks, channels side by side and in runs."""
+    emulator.use(gpu, order)
+    inputs = decided_inputs(kernel, 3 * TASK + 5, np.dtype(np.float32))
+    run_and_check(emulator, cpu, kernel, inputs)
+    for layout in ((150, 300, 1), (2, 3, 5000)) if kernel in ("binary", "twn") else ():
+        inputs = decided_inputs(kernel, int(np.prod(layout)), np.dtype(np.float32), layout)
+        run_and_check(emulator, cpu, kernel, inputs, layout)
+
+
+def _runtime(name):
+    command = ["gcc", f"-print-file-name=lib{name}.so"]
+    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if not os.path.isabs(path):
+        pytest.skip(f"lib{name} is not installed")
+    return path
+
+
+@pytest.mark.skipif("LOWBIT_TEST_EMULATED" in os.environ, reason="this is such a process")
+@pytest.mark.parametrize(
+    ("sanitizer", "runtimes", "tests"),
+    [
+        # Out of bounds, misaligned, undefined.
+        ("address", ["asan", "ubsan"], "every_path or misaligned or in_place or test_channels"),
+        # Missing barriers.
+        ("thread", ["tsan"], "each_kind_of_team and forward"),
+    ],
+)
+def test_under_a_sanitizer(emulator, sanitizer, runtimes, tests):
+    library = pathlib.Path(LIBRARY.replace(".so", f"_{sanitizer}.so"))
+    if not library.exists():
+        pytest.skip(f"{library.name} is not built: it needs GCC")
+    environment = {
+        "LOWBIT_TEST_EMULATED": str(library),
+        "LD_PRELOAD": ":".join(map(_runtime, runtimes)),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "TSAN_OPTIONS": "halt_on_error=1:atexit_sleep_ms=0",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", tests]
+    result = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    report = (result.stdout + result.stderr)[-5000:]
+    assert result.returncode == 0, report
+    assert "passed" in report
