@@ -9,50 +9,24 @@ import ml_dtypes
 import numpy as np
 import pytest
 import reference
+from kernels import (
+    BLOCK,
+    CHANNEL_KERNELS,
+    DTYPES,
+    KERNELS,
+    LAYOUTS,
+    TASK,
+    Cpu,
+    check,
+    decided_inputs,
+    random_inputs,
+)
+from kernels import run as run_on
 
 LIBRARY = pathlib.Path(__file__).resolve().parent.parent / "build/liblowbit_kernels_test.so"
 LEVELS = ("baseline", "sse4", "avx2", "avx512")
-DTYPES = {d.__name__: d for d in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)}
-KERNELS = ("linear", "linear_grad", "binary", "ttq", "ttq_grad", "twn")
-INPUTS = {"linear_grad": 2, "ttq": 3, "ttq_grad": 4}  # the others have one
-BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
 SIZES = (*range(35), 127, 128, 129, 255, 256, 257, BLOCK - 1, BLOCK, BLOCK + 1)
 LARGE_SIZES = (TASK - 1, TASK, TASK + 1, 131072, 131073, 20 * TASK + BLOCK + 7)
-LAYOUTS = [  # outer, channels, inner
-    (1, 1, 5000),
-    (9, 5, 1),
-    (576, 64, 1),
-    (100, 257, 1),
-    (3, 5000, 1),
-    (70000, 3, 1),
-    (9, 16, 2),
-    (7, 33, 255),
-    (5, 3, 256),
-    (2, 3, 70001),
-    (0, 5, 3),
-    (5, 0, 3),
-    (5, 3, 0),
-]
-SENTINEL = 0x5A
-
-
-class Call(ctypes.Structure):
-    """As struct Call in tests/cc/kernels.cc."""
-
-    _fields_ = [
-        ("kernel", ctypes.c_int),
-        ("dtype", ctypes.c_int),
-        ("input", ctypes.c_void_p * 4),
-        ("output", ctypes.c_void_p * 3),
-        ("outer", ctypes.c_int64),
-        ("channels", ctypes.c_int64),
-        ("inner", ctypes.c_int64),
-        ("bit", ctypes.c_int),
-        ("paper", ctypes.c_int),
-        ("hyper", ctypes.c_double),
-        ("threads", ctypes.c_int),
-        ("fail_allocations", ctypes.c_int),
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -87,90 +61,8 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-def run(library, kernel, inputs, layout=None, misaligned=0, threads=1, in_place=False, **options):
-    """Runs a kernel; returns its outputs. Fails if it writes beyond them."""
-    x = inputs[0]
-    outer, channels, inner = layout or (1, 1, x.size)
-    output_sizes = [x.size, 1, 1] if kernel == "ttq_grad" else [x.size]
-    inputs = [_aligned(a, misaligned) for a in inputs]
-    outputs = [_aligned(np.zeros(n, x.dtype), misaligned) for n in output_sizes]
-    if in_place:
-        outputs[0] = inputs[0]
-    call = Call(
-        kernel=KERNELS.index(kernel),
-        dtype=list(DTYPES.values()).index(x.dtype.type),
-        input=(ctypes.c_void_p * 4)(*(_address(a, misaligned) for a in inputs)),
-        output=(ctypes.c_void_p * 3)(*(_address(a, misaligned) for a in outputs)),
-        outer=outer,
-        channels=channels,
-        inner=inner,
-        threads=threads,
-        **{"bit": 2, "hyper": 0.7, **options},
-    )
-    if not library.lowbit_test_run(ctypes.byref(call)):
-        raise MemoryError
-    for output, size in zip(outputs, output_sizes, strict=True):
-        assert np.all(output[misaligned + size :].view(np.uint8) == SENTINEL), "wrote past the end"
-    return [o[misaligned : misaligned + n] for o, n in zip(outputs, output_sizes, strict=True)]
-
-
-def _aligned(array, misaligned):
-    """A copy that begins `misaligned` elements past a multiple of 64 bytes, sentinels behind it."""
-    size = misaligned + array.size + 64 // array.itemsize
-    memory = np.full(size * array.itemsize + 64, SENTINEL, np.uint8)
-    start = -memory.ctypes.data % 64
-    copy = memory[start : start + size * array.itemsize].view(array.dtype)
-    copy[misaligned : misaligned + array.size] = array.ravel()
-    return copy
-
-
-def _address(array, misaligned):
-    return array.ctypes.data + misaligned * array.itemsize
-
-
-def random_inputs(kernel, size, dtype, seed=0):
-    """Normal values and, for TTQ, two scales."""
-    random = np.random.default_rng(seed)
-    tensors = [random.normal(size=size).astype(dtype) for _ in range(2)]
-    scales = [np.array([s], dtype) for s in (1.5, 0.75)]
-    return {
-        "linear_grad": tensors,
-        "ttq": [tensors[0], *scales],
-        "ttq_grad": [*tensors, *scales],
-    }.get(kernel, tensors[:1])
-
-
-def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
-    """The outputs by the reference, and how many ulps an output may be off."""
-    x = inputs[0]
-    axis = None if layout is None else 1
-    x = x if layout is None else x.reshape(layout)
-    if kernel == "linear":
-        outputs = [reference.linear(x, bit, hyper)]
-    elif kernel == "linear_grad":
-        outputs = [reference.linear_grad(*inputs, hyper)]
-    elif kernel == "binary":
-        outputs = [reference.binary(x, axis)]
-    elif kernel == "ttq":
-        outputs = [reference.ttq(x, inputs[1][0], inputs[2][0], hyper)]
-    elif kernel == "ttq_grad":
-        dy, w, positive, negative = inputs
-        outputs = reference.ttq_grad(dy, w, positive[0], negative[0], hyper)
-    else:
-        outputs = [reference.twn(x, hyper, axis)]
-    return [np.ravel(y) for y in outputs]
-
-
-def check(kernel, inputs, outputs, **options):
-    """Statistics may be an ulp off (float64: 1e-14), element-wise steps not a bit."""
-    for i, (y, right) in enumerate(zip(outputs, expected(kernel, inputs, **options), strict=True)):
-        if kernel in ("binary", "twn") or i > 0:
-            if y.dtype == np.float64:
-                np.testing.assert_allclose(y, right, rtol=1e-14, atol=1e-14 * y.size)
-            else:
-                assert np.max(reference.ulps_between(y, right), initial=0) <= 1
-        else:
-            assert reference.same_bits(y, right)
+def run(library, kernel, inputs, layout=None, **options):
+    return run_on(Cpu(library), kernel, inputs, layout=layout, **options)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -192,10 +84,9 @@ def test_large_sizes_on_any_threads(kernels, kernel, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kernel", ["binary", "twn"])
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
 def test_channels(kernels, kernel, dtype, layout):
-    candidates = (random_inputs(kernel, int(np.prod(layout)), dtype, seed) for seed in range(9))
-    inputs = next(i for i in candidates if reference.twn_is_decided(i[0].reshape(layout), 0.7, 1))
+    inputs = decided_inputs(kernel, int(np.prod(layout)), dtype, layout)
     outputs = run(kernels, kernel, inputs, layout, misaligned=1)
     check(kernel, inputs, outputs, layout=layout)
     assert run(kernels, kernel, inputs, layout, threads=8)[0].tobytes() == outputs[0].tobytes()
@@ -206,7 +97,7 @@ def test_levels_agree_in_every_bit(library, kernel, dtype):
     outputs = {}
     for level in LEVELS:
         if library.lowbit_test_set_isa(level.encode()):
-            for layout in LAYOUTS if kernel in ("binary", "twn") else LAYOUTS[:1]:
+            for layout in LAYOUTS if kernel in CHANNEL_KERNELS else LAYOUTS[:1]:
                 inputs = random_inputs(kernel, int(np.prod(layout)), dtype, seed=2)
                 got = b"".join(y.tobytes() for y in run(library, kernel, inputs, layout))
                 assert outputs.setdefault(layout, got) == got, level
@@ -271,7 +162,7 @@ def test_subnormals_count(kernels):
     assert np.array_equal(np.sign(y), [-1, 1, 1, 1])
 
 
-@pytest.mark.parametrize("kernel", ["binary", "twn"])
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
 def test_no_memory_left(kernels, kernel, dtype):
     layout = (3, 5000, 1)
     inputs = random_inputs(kernel, 15000, dtype)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of the kernels through the C interface in tests/cc, on any device, without TensorFlow.
+
+A device has two methods. `hold(array)` puts an array into its memory: the result has an `address`
+there, and a `fetch()` that returns the array again. `launch(call)` runs a Call.
+"""
+
+import ctypes
+
+import ml_dtypes
+import numpy as np
+import reference
+
+DTYPES = {d.__name__: d for d in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)}
+KERNELS = ("linear", "linear_grad", "binary", "ttq", "ttq_grad", "twn")
+CHANNEL_KERNELS = ("binary", "twn")
+BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
+LAYOUTS = [  # outer, channels, inner
+    (1, 1, 5000),
+    (9, 5, 1),
+    (576, 64, 1),
+    (100, 257, 1),
+    (3, 5000, 1),
+    (70000, 3, 1),
+    (9, 16, 2),
+    (7, 33, 255),
+    (5, 3, 256),
+    (2, 3, 70001),
+    (0, 5, 3),
+    (5, 0, 3),
+    (5, 3, 0),
+]
+SENTINEL = 0x5A  # every byte around an array
+POISON = 0xFF  # every byte of an output before the call: NaN
+
+
+class Call(ctypes.Structure):
+    """As struct Call in tests/cc/kernels.h."""
+
+    _fields_ = [
+        ("kernel", ctypes.c_int),
+        ("dtype", ctypes.c_int),
+        ("input", ctypes.c_void_p * 4),
+        ("output", ctypes.c_void_p * 3),
+        ("outer", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+        ("bit", ctypes.c_int),
+        ("paper", ctypes.c_int),
+        ("hyper", ctypes.c_double),
+        ("threads", ctypes.c_int),
+        ("fail_allocations", ctypes.c_int),
+    ]
+
+    @classmethod
+    def of(cls, kernel, dtype, inputs, outputs, layout, **options):
+        """Returns the call with these addresses; `layout` is outer, channels, inner."""
+        return cls(
+            KERNELS.index(kernel),
+            list(DTYPES.values()).index(np.dtype(dtype).type),
+            (ctypes.c_void_p * 4)(*inputs),
+            (ctypes.c_void_p * 3)(*outputs),
+            *layout,
+            **{"bit": 2, "hyper": 0.7, "threads": 1, **options},
+        )
+
+
+class HostArray:
+    """An array in the memory of the host."""
+
+    def __init__(self, array):
+        self._array = array
+        self.address = array.ctypes.data
+
+    def fetch(self):
+        return self._array
+
+
+class Cpu:
+    """The CPU kernels, as a device: the library of tests/cc/kernels.cc, already loaded."""
+
+    hold = staticmethod(HostArray)
+
+    def __init__(self, library):
+        self._library = library
+
+    def launch(self, call):
+        if not self._library.lowbit_test_run(ctypes.byref(call)):
+            raise MemoryError
+
+
+class Run:
+    """A call of a kernel together with its arrays, in the memory of a device.
+
+    Args:
+        device: A device.
+        kernel: One of KERNELS.
+        inputs: NumPy arrays, in the order of the recipe's fields.
+        layout: Outer, channels, inner; by default one channel.
+        misaligned: By how many elements each array begins past a multiple of 64 bytes.
+        in_place: Whether the first output is the first input.
+        poison: What each byte of the outputs holds before the call.
+        **options: Further fields of Call.
+    """
+
+    def __init__(
+        self,
+        device,
+        kernel,
+        inputs,
+        layout=None,
+        misaligned=0,
+        in_place=False,
+        poison=POISON,
+        **options,
+    ):
+        x = inputs[0]
+        self._misaligned = misaligned
+        self._sizes = [x.size, 1, 1] if kernel == "ttq_grad" else [x.size]
+        poisoned = [np.full(n * x.itemsize, poison, np.uint8).view(x.dtype) for n in self._sizes]
+        self._inputs = [device.hold(_padded(a, misaligned)) for a in inputs]
+        self._outputs = [device.hold(_padded(a, misaligned)) for a in poisoned]
+        if in_place:
+            self._outputs[0] = self._inputs[0]
+        addresses = [
+            [held.address + misaligned * x.itemsize for held in arrays]
+            for arrays in (self._inputs, self._outputs)
+        ]
+        self.call = Call.of(kernel, x.dtype, *addresses, layout or (1, 1, x.size), **options)
+
+    def outputs(self):
+        """Returns the outputs. Fails if the kernel has written around them."""
+        outputs = []
+        for held, size in zip(self._outputs, self._sizes, strict=True):
+            array, end = held.fetch(), self._misaligned + size
+            for part, where in ((array[: self._misaligned], "before"), (array[end:], "past")):
+                assert np.all(part.view(np.uint8) == SENTINEL), f"wrote {where} its output"
+            outputs.append(array[self._misaligned : end])
+        return outputs
+
+
+def run(device, kernel, inputs, **arguments):
+    """Runs a kernel with the arguments of Run; returns its outputs."""
+    prepared = Run(device, kernel, inputs, **arguments)
+    device.launch(prepared.call)
+    return prepared.outputs()
+
+
+def _padded(array, misaligned):
+    """A copy that begins `misaligned` elements past a multiple of 64 bytes, sentinels around it."""
+    size = misaligned + array.size + 64 // array.itemsize
+    memory = np.full(size * array.itemsize + 64, SENTINEL, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + size * array.itemsize].view(array.dtype)
+    copy[misaligned : misaligned + array.size] = array.ravel()
+    return copy
+
+
+def random_inputs(kernel, size, dtype, seed=0):
+    """Normal values and, for TTQ, two scales."""
+    random = np.random.default_rng(seed)
+    tensors = [random.normal(size=size).astype(dtype) for _ in range(2)]
+    return inputs_of(kernel, *tensors)
+
+
+def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
+    """Returns what a kernel takes of the tensors x and dy and of TTQ's two scales, in its order."""
+    scales = [np.array([s], x.dtype) for s in scales]
+    return {
+        "linear_grad": [dy, x],
+        "ttq": [x, *scales],
+        "ttq_grad": [dy, x, *scales],
+    }.get(kernel, [x])
+
+
+def decided_inputs(kernel, size, dtype, layout=None, hyper=0.7):
+    """Random inputs of which none is so near TWN's threshold that either side would be right."""
+    shape, axis = (size, None) if layout is None else (layout, 1)
+    candidates = (random_inputs(kernel, size, dtype, seed) for seed in range(9))
+    return next(
+        inputs
+        for inputs in candidates
+        if kernel != "twn" or reference.twn_is_decided(inputs[0].reshape(shape), hyper, axis)
+    )
+
+
+def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
+    """The outputs by the reference."""
+    x = inputs[0]
+    axis = None if layout is None else 1
+    x = x if layout is None else x.reshape(layout)
+    if kernel == "linear":
+        outputs = [reference.linear(x, bit, hyper)]
+    elif kernel == "linear_grad":
+        outputs = [reference.linear_grad(*inputs, hyper)]
+    elif kernel == "binary":
+        outputs = [reference.binary(x, axis)]
+    elif kernel == "ttq":
+        outputs = [reference.ttq(x, inputs[1][0], inputs[2][0], hyper)]
+    elif kernel == "ttq_grad":
+        dy, w, positive, negative = inputs
+        outputs = reference.ttq_grad(dy, w, positive[0], negative[0], hyper)
+    else:
+        outputs = [reference.twn(x, hyper, axis)]
+    return [np.ravel(y) for y in outputs]
+
+
+def check(kernel, inputs, outputs, **options):
+    """Statistics may be an ulp off (float64: 1e-14), element-wise steps not a bit."""
+    for i, (y, right) in enumerate(zip(outputs, expected(kernel, inputs, **options), strict=True)):
+        if kernel in CHANNEL_KERNELS or i > 0:
+            if y.dtype == np.float64:
+                wrong = ~np.isclose(y, right, rtol=1e-14, atol=1e-14 * y.size, equal_nan=True)
+            else:
+                wrong = reference.ulps_between(y, right) > 1
+        else:
+            wrong = reference.bits_differ(y, right)
+        assert not wrong.any(), (
+            f"output {i}: {wrong.sum()} of {wrong.size} elements, the first at {wrong.argmax()}: "
+            f"must be {right[wrong][0]}, got {y[wrong][0]}"
+        )
