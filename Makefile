@@ -15,11 +15,11 @@ CXX_FILES = $(shell find cc tests/cc benchmarks \
 SHELL_FILES = .ci/run $(wildcard *.sh)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format build cuda-toolkit gpu-test clean
+.PHONY: help demo test bench lint format build cuda-toolkit gpu-test gpu-check gpu-bench clean
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
-	@echo 'Variables: PYTHON=$(PYTHON) TF=$(TF) VENV=$(VENV) DEMO_ARGS= PYTEST_ARGS= BENCH_ARGS='
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
+	@echo 'Variables: PYTHON=$(PYTHON) TF=$(TF) VENV=$(VENV) DEMO_ARGS= PYTEST_ARGS= BENCH_ARGS= GPU_ARGS='
 
 demo: build  ## Train small networks with each quantizer
 	$(BIN)/python -m lowbit demo $(DEMO_ARGS)
@@ -52,6 +52,13 @@ cuda-toolkit: $(ENVIRONMENT)  ## Install a CUDA compiler into the environment
 
 gpu-test: build  ## Run the tests of the ops on a GPU, with TensorFlow
 	LOWBIT_TEST_DEVICE=/GPU:0 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# On a machine with PyTorch, which need not have TensorFlow: $(PYTHON), not the environment's.
+gpu-check:  ## Check the GPU kernels, without TensorFlow
+	$(PYTHON) benchmarks/gpu/check.py $(GPU_ARGS)
+
+gpu-bench:  ## Time the GPU kernels beside PyTorch
+	$(PYTHON) benchmarks/gpu/bench.py $(GPU_ARGS)
 
 clean:  ## Remove everything that was built or installed here
 	rm -rf build $(VENV) python/lowbit.egg-info python/lowbit/_ops

@@ -5,28 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from cases import Case, Size
 from rich.table import Table
+from targets import Target
 from timing import ratio
-
-
-class Target(NamedTuple):
-    """A bound on the ratio of two contestants' times, by default the most it may be."""
-
-    numerator: str
-    denominator: str
-    bound: float
-    at_least: bool = False
-
-    def verdict(self, ratio: float) -> str | None:
-        """Returns by what the target was missed, or None where it was met."""
-        if ratio >= self.bound if self.at_least else ratio <= self.bound:
-            return None
-        sign = "<" if self.at_least else ">"
-        return f"{self.numerator}/{self.denominator} {ratio:.2f} {sign} {self.bound}"
-
 
 _MUCH_FASTER = {"linear", "channel-wise", "TWN", "TTQ", "TTQ gradient"}
 

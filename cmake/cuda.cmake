@@ -80,17 +80,21 @@ set(compress)
 if(LOWBIT_CUDA_VERSION VERSION_GREATER_EQUAL 12.8)
   set(compress --compress-mode=size)
 endif()
+function(lowbit_compile_cuda source object)
+  add_custom_command(
+    OUTPUT ${object}
+    COMMAND ${LOWBIT_NVCC} -c ${PROJECT_SOURCE_DIR}/${source} -o ${object}
+            -ccbin ${CMAKE_CXX_COMPILER} -std=c++17 -O3 ${LOWBIT_NVCC_FLAGS} ${gencode} ${compress}
+            --threads 0 -MD -MF ${object}.d -I ${PROJECT_SOURCE_DIR}/cc
+            -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off
+    DEPENDS ${PROJECT_SOURCE_DIR}/${source}
+    DEPFILE ${object}.d
+    COMMENT "Building ${source} for ${LOWBIT_CUDA_BUILT}"
+    VERBATIM COMMAND_EXPAND_LISTS)
+endfunction()
+
 set(cuda_object ${PROJECT_BINARY_DIR}/cuda_kernels.o)
-add_custom_command(
-  OUTPUT ${cuda_object}
-  COMMAND ${LOWBIT_NVCC} -c ${PROJECT_SOURCE_DIR}/cc/cuda/kernels.cu -o ${cuda_object}
-          -ccbin ${CMAKE_CXX_COMPILER} -std=c++17 -O3 ${LOWBIT_NVCC_FLAGS} ${gencode} ${compress}
-          --threads 0 -MD -MF ${cuda_object}.d -I ${PROJECT_SOURCE_DIR}/cc
-          -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off
-  DEPENDS ${PROJECT_SOURCE_DIR}/cc/cuda/kernels.cu
-  DEPFILE ${cuda_object}.d
-  COMMENT "Building CUDA kernels for ${LOWBIT_CUDA_BUILT}"
-  VERBATIM COMMAND_EXPAND_LISTS)
+lowbit_compile_cuda(cc/cuda/kernels.cu ${cuda_object})
 add_custom_target(lowbit_cuda_object DEPENDS ${cuda_object})
 
 add_library(lowbit_cuda OBJECT cc/cuda/errors.cc cc/cuda/gpu.cc)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the kernels without TensorFlow: the CPU's, and those for a GPU or for the emulator."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from shared import ROOT, Missing
+
+FOLDER = ROOT / "build"
+CPU, CUDA, EMULATED = "lowbit_kernels_test", "lowbit_cuda_test", "lowbit_cuda_emulated"
+SOURCES = {
+    CPU: ["cc/core", "cc/cpu", "tests/cc/kernels.h", "tests/cc/kernels.cc"],
+    EMULATED: [
+        *("cc/core", "cc/cuda", "cc/emulator", "tests/cc/kernels.h"),
+        *("tests/cc/cuda_kernels.cc", "tests/cc/emulated.cc"),
+    ],
+}
+
+
+class BuildError(Exception):
+    """CMake or a compiler failed; the message ends with what it said."""
+
+
+class Libraries(NamedTuple):
+    """The C interfaces of tests/cc: the CPU's kernels, and the GPU's or the emulator's."""
+
+    cpu: ctypes.CDLL
+    cuda: ctypes.CDLL
+
+
+def for_gpu(capability: tuple[int, int]) -> Libraries:
+    """Builds for a GPU of that compute capability.
+
+    Raises:
+        Missing: There is no nvcc, CMake or C++ compiler.
+        BuildError: One of them failed.
+    """
+    nvcc()
+    folder = FOLDER / "gpu"
+    architecture = f"{capability[0]}{capability[1]}-real"
+    options = ["-DLOWBIT_CUDA=ON", f"-DLOWBIT_CUDA_ARCHITECTURES={architecture}"]
+    _build(folder, [CPU, CUDA], options)
+    return _load(_library(CPU), _library(CUDA, folder))
+
+
+def for_emulator() -> Libraries:
+    """Builds for the CPU alone, unless `make build` has done so.
+
+    Raises:
+        Missing: There is no CMake or C++ compiler.
+        BuildError: One of them failed.
+    """
+    old = [name for name in (CPU, EMULATED) if not _is_up_to_date(name)]
+    if old:
+        _build(FOLDER / "emulated", old, ["-DLOWBIT_CUDA=OFF"])
+    return _load(_library(CPU), _library(EMULATED))
+
+
+def nvcc() -> Path:
+    """Returns CUDA's compiler, found where cmake/cuda.cmake looks for it."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    packages = sorted(Path(path) / "nvidia" for path in sys.path if path)
+    folders = [
+        *(f"{home}/bin" for home in homes),
+        *os.environ.get("PATH", "").split(os.pathsep),
+        *(str(folder) for package in packages for folder in package.glob("*/bin")),
+        "/usr/local/cuda/bin",
+    ]
+    found = shutil.which("nvcc", path=os.pathsep.join(folders))
+    if found is None:
+        raise Missing(
+            "nvcc was found neither in $CUDA_HOME/bin nor on PATH: install CUDA 12.0 or newer, or "
+            "pip install 'cuda-toolkit[nvcc,cudart,nvvm,crt,cccl]==13.0.2'"
+        )
+    return Path(found)
+
+
+def _library(name: str, folder: Path = FOLDER) -> Path:
+    return folder / f"lib{name}.so"
+
+
+def _is_up_to_date(name: str) -> bool:
+    library = _library(name)
+    if not library.exists():
+        return False
+    paths = [ROOT / path for path in SOURCES[name]]
+    sources = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return all(source.stat().st_mtime <= library.stat().st_mtime for source in sources)
+
+
+def _build(folder: Path, names: list[str], options: list[str]) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    cmake = shutil.which("cmake", path=path)
+    if cmake is None:
+        raise Missing("CMake 3.22 or newer is needed: pip install 'cmake<4'")
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++"))):
+        raise Missing("a C++17 compiler is needed: apt-get install g++, or set CXX")
+    # For compute-sanitizer, which then names the line.
+    environment = {**os.environ, "PATH": path, "NVCC_APPEND_FLAGS": "-lineinfo"}
+    options = [*options, "-DLOWBIT_TF=OFF", "-DLOWBIT_BUILD_TESTS=ON"]
+    options += [f"-DPython_EXECUTABLE={sys.executable}"]
+    print(f"Building {' and '.join(names)} in {folder.relative_to(ROOT)}", flush=True)
+    for command in (
+        [cmake, "-S", ROOT, "-B", folder, *options],
+        [cmake, "--build", folder, "--parallel", "--target", *names],
+    ):
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            raise BuildError(f"{run.stdout[-2000:]}{run.stderr[-4000:]}")
+
+
+def _load(cpu: Path, cuda: Path) -> Libraries:
+    libraries = Libraries(ctypes.CDLL(str(cpu)), ctypes.CDLL(str(cuda)))
+    libraries.cuda.lowbit_test_explain.restype = ctypes.c_char_p
+    return libraries

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a result has to be: right by float64, and the same bits every time and on the CPU."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from shared import kernels, reference
+
+# In the order of the columns; each finds a mistake or None.
+CHECKS = ("float64", "CPU bits", "again", "in place", "graph", "one launch")
+LARGE = 2_000_000  # elements beyond which PyTorch takes the place of NumPy, if it is there
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 0.5, -0.7]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call that is checked.
+
+    Attributes:
+        kernel, dtype: Of tests/kernels.py.
+        layout: Outer, channels, inner.
+        misaligned: Elements by which every tensor is off its alignment.
+        special: Which values of SPECIAL the tensors end with; such a result is compared with the
+            CPU's alone.
+    """
+
+    kernel: str
+    dtype: str
+    layout: tuple[int, int, int]
+    misaligned: int = 0
+    special: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self.layout))
+
+    def __str__(self) -> str:
+        parts = [f"{self.kernel} {self.dtype} {'x'.join(map(str, self.layout))}"]
+        parts += [f"misaligned by {self.misaligned}"] * (self.misaligned > 0)
+        parts += [f"with {self.special}"] * bool(self.special)
+        return ", ".join(parts)
+
+
+@dataclass
+class Examiner:
+    """Checks cases.
+
+    Attributes:
+        device: The GPU or the emulator.
+        cpu: The CPU's kernels.
+        torch: PyTorch, or None.
+        torch_device: Where PyTorch checks large results.
+    """
+
+    device: Any
+    cpu: Any
+    torch: Any
+    torch_device: str
+
+    def examine(self, case: Case) -> dict[str, str | None]:
+        """Returns the mistake that each of CHECKS has found, or None."""
+        inputs = _inputs(case)
+        try:
+            first = self._run(case, inputs)
+            self.device.launch(first.call)
+            outputs = first.outputs()
+        except (AssertionError, RuntimeError) as error:
+            return {name: str(error) for name in CHECKS}
+        same = functools.partial(_difference, outputs)
+        return {
+            "float64": _mistake(lambda: self._by_float64(case, inputs, outputs)),
+            "CPU bits": _mistake(lambda: same(self._by_cpu(case, inputs))),
+            "again": _mistake(lambda: same(self._again(case, inputs, poison=0))),
+            "in place": _mistake(lambda: same(self._again(case, inputs, in_place=True))),
+            **self._by_graph(case, inputs, same),
+        }
+
+    def _run(self, case: Case, inputs: list[np.ndarray], **options) -> Any:
+        return kernels.Run(
+            self.device, case.kernel, inputs, case.layout, case.misaligned, **options
+        )
+
+    def _again(self, case: Case, inputs: list[np.ndarray], **options) -> list[np.ndarray]:
+        run = self._run(case, inputs, **options)
+        self.device.launch(run.call)
+        return run.outputs()
+
+    def _by_cpu(self, case: Case, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        threads = os.cpu_count() or 1
+        return kernels.run(self.cpu, case.kernel, inputs, layout=case.layout, threads=threads)
+
+    def _by_float64(
+        self, case: Case, inputs: list[np.ndarray], outputs: list[np.ndarray]
+    ) -> str | None:
+        if case.special:
+            return None
+        outer, channels, inner = case.layout
+        if case.size < LARGE or self.torch is None or inner * channels > max(inner, channels):
+            layout = None if channels == 1 else case.layout
+            kernels.check(case.kernel, inputs, outputs, layout=layout)
+            return None
+        import formulas  # needs PyTorch
+
+        tensors = [formulas.tensor(a, self.torch_device) for a in inputs]
+        tensors = [t.reshape(outer * inner, channels) if t.numel() > 1 else t[0] for t in tensors]
+        right = formulas.exact(case.kernel, tensors, hyper=0.7, per_channel=channels > 1)
+        return formulas.mistake([formulas.tensor(a, self.torch_device) for a in outputs], right)
+
+    def _by_graph(
+        self,
+        case: Case,
+        inputs: list[np.ndarray],
+        same: Callable[[list[np.ndarray]], str | None],
+    ) -> dict[str, str | None]:
+        try:
+            run = self._run(case, inputs)
+            graph = self.device.capture(run.call)
+            graph.replay()
+        except RuntimeError as error:
+            return dict.fromkeys(("graph", "one launch"), str(error))
+        one = graph.kernels == 1 or case.size == 0
+        return {
+            "graph": _mistake(lambda: same(run.outputs())),
+            "one launch": None if one else f"{graph.kernels} kernels",
+        }
+
+
+def _inputs(case: Case) -> list[np.ndarray]:
+    dtype = np.dtype(kernels.DTYPES[case.dtype])
+    if case.size < LARGE and not case.special:
+        layout = None if case.layout[1] == 1 else case.layout
+        return kernels.decided_inputs(case.kernel, case.size, dtype, layout)
+    tensors = [normal.astype(dtype) for normal in _normals(case.size)]
+    for tensor in tensors:
+        with np.errstate(over="ignore"):
+            tensor[tensor.size - len(case.special) :] = np.array(case.special).astype(dtype)
+    return kernels.inputs_of(case.kernel, *tensors)
+
+
+@functools.lru_cache(maxsize=1)
+def _normals(size: int) -> list[np.ndarray]:
+    random = np.random.default_rng(size)
+    return [random.normal(size=size) for _ in range(2)]
+
+
+def _mistake(check: Callable[[], str | None]) -> str | None:
+    """Returns what the check returns or raises."""
+    try:
+        return check()
+    except (AssertionError, RuntimeError) as error:
+        return str(error)
+
+
+def _difference(outputs: list[np.ndarray], others: list[np.ndarray]) -> str | None:
+    """Returns where bits differ, but for those of NaN."""
+    for index, (y, other) in enumerate(zip(outputs, others, strict=True)):
+        if np.array_equal(y.view(np.uint8), other.view(np.uint8)):
+            continue
+        wrong = reference.bits_differ(y, other)
+        if wrong.any():
+            return (
+                f"output {index}: {wrong.sum()} of {wrong.size} elements differ, the first at "
+                f"{wrong.argmax()}: {y[wrong][0]}, not {other[wrong][0]}"
+            )
+    return None
