@@ -79,7 +79,9 @@ class Function(NamedTuple):
     def inner_loops(self):
         """The instructions of each loop that has no other loop within."""
         loops = sorted(
-            (i.target, i.address) for i in self.code if i.target is not None and i.target < i.address
+            (i.target, i.address)
+            for i in self.code
+            if i.target is not None and i.target < i.address
         )
         for first, last in loops:
             if not any(first <= a and b < last for a, b in loops if (a, b) != (first, last)):
@@ -161,7 +163,9 @@ def test_registers_allow_the_blocks_that_the_policy_counts_on():
     checked = 0
     for name, registers in usage:
         if any(mover in name for mover in MOVERS):
-            blocks, threads = FLAT if "MapFlat" in name else WALKERS["Half" in name or "Bfloat" in name]
+            blocks, threads = (
+                FLAT if "MapFlat" in name else WALKERS["Half" in name or "Bfloat" in name]
+            )
             checked += 1
             # Registers are handed out in eights.
             assert -(-int(registers) // 8) * 8 * threads * blocks <= SM_REGISTERS, name
