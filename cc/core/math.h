@@ -25,6 +25,12 @@ LOWBIT_HD auto IsNan(V x) {
   return x != x;
 }
 
+// x, or `low` where x is not above it; NaN stays NaN. Of two equal zeros it may be either.
+template <typename V>
+LOWBIT_HD V AtLeast(V low, V x) {
+  return Select(x <= low, low, x);
+}
+
 // The larger of two; NaN if either is.
 template <typename V>
 LOWBIT_HD V Max(V a, V b) {

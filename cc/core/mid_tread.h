@@ -43,11 +43,10 @@ struct MidTread {
 
   template <class S, class V>
   LOWBIT_HD V operator()(const S&, V x) const {
-    const V max(max_value);
-    const V level = RoundHalfUp(Select(x <= V(0), V(0), x) * V(levels_per_unit));
-    const V y = Select(level >= V(levels), max, level * V(step));
-    // n is rounded where it has more bits than C: there only this takes max_value to itself.
-    return Select(x >= max, max, y);
+    const V level = RoundHalfUp(AtLeast(V(0), x) * V(levels_per_unit));
+    // n is rounded where it has more bits than C: there only x tells that this is max_value.
+    const auto last = (level >= V(levels)) | (x >= V(max_value));
+    return Select(last, V(max_value), level * V(step));
   }
 };
 

@@ -38,6 +38,23 @@ struct VectorOf {
   typedef E Type __attribute__((vector_size(kLanes * sizeof(E))));
 };
 
+// MAXPS returns its second operand if either is NaN or both are zeros.
+#if defined(__AVX512F__)
+LOWBIT_HD auto Larger(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+LOWBIT_HD auto Larger(__m512d a, __m512d b) { return _mm512_max_pd(a, b); }
+#elif defined(__AVX2__)
+LOWBIT_HD auto Larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+LOWBIT_HD auto Larger(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
+#elif defined(__SSE4_1__)
+LOWBIT_HD auto Larger(__m128 a, __m128 b) { return _mm_max_ps(a, b); }
+LOWBIT_HD auto Larger(__m128d a, __m128d b) { return _mm_max_pd(a, b); }
+#else
+template <class Vector>
+LOWBIT_HD Vector Larger(Vector a, Vector b) {
+  return a > b ? a : b;
+}
+#endif
+
 #if defined(__AVX512F__)
 LOWBIT_HD auto Truncate(__m512 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_ZERO); }
 LOWBIT_HD auto Truncate(__m512d a) { return _mm512_roundscale_pd(a, _MM_FROUND_TO_ZERO); }
@@ -89,6 +106,8 @@ struct Pack {
     constexpr Bits kMagnitude = sizeof(C) == 4 ? Bits{0x7fffffff} : Bits(0x7fffffffffffffff);
     return reinterpret_cast<Vector>(reinterpret_cast<Mask>(a.v) & kMagnitude);
   }
+
+  LOWBIT_HD friend Pack AtLeast(Pack low, Pack x) { return Larger(low.v, x.v); }
 
   // For a >= 0. The addend is the largest number below a half: a half itself would lift 0.49999997,
   // whose sum rounds to 1. From a half up the sum rounds to the next integer all the same.
