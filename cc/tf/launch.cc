@@ -3,20 +3,65 @@
 #include "tf/launch.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
+#include <thread>
 
 #include "tensorflow/core/util/work_sharder.h"
 
 namespace lowbit {
 
-// On the op's worker threads, this one included.
+namespace {
+
+// Work that worker threads may join until it is closed. Shared by all of them, since some may come
+// when the op is gone.
+class OpenWork : public std::enable_shared_from_this<OpenWork> {
+ public:
+  OpenWork(Work work, tensorflow::thread::ThreadPool* workers) : work_(work), workers_(workers) {}
+
+  // Calls that many workers; those that come call half of the others, so that all are called soon.
+  void Invite(int64_t count) {
+    while (count > 0) {
+      const int64_t others = count / 2;
+      workers_->Schedule([self = shared_from_this(), others] { self->Join(others); });
+      count -= others + 1;
+    }
+  }
+
+  // Waits for the workers that have joined. They are at their last task, so within microseconds.
+  void Close() {
+    inside_.fetch_sub(kClosed, std::memory_order_relaxed);
+    while (inside_.load(std::memory_order_acquire) != -kClosed) std::this_thread::yield();
+  }
+
+ private:
+  static constexpr int64_t kClosed = int64_t{1} << 32;  // more than there are threads
+
+  void Join(int64_t others) {
+    if (inside_.fetch_add(1, std::memory_order_acquire) >= 0) {
+      Invite(others);
+      work_.call(work_.self);
+    }
+    inside_.fetch_sub(1, std::memory_order_release);
+  }
+
+  const Work work_;
+  tensorflow::thread::ThreadPool* const workers_;
+  std::atomic<int64_t> inside_{0};  // workers, less kClosed once it is
+};
+
+}  // namespace
+
+// On this thread, and on those of the op's workers that come in time. tensorflow::Shard waits for
+// all that it called, 50 to 100 us for one that slept: with it, 256 K elements took 30 % longer.
 void OpHost::Run(void* self, int64_t most, Work work) {
   const auto& threads = static_cast<OpHost*>(self)->threads_;
-  const int64_t calls = std::min<int64_t>(most, threads.num_threads);
-  constexpr int64_t kOneCallEach = int64_t{1} << 30;  // the cost at which no two share a block
-  tensorflow::Shard(threads.num_threads, threads.workers, calls, kOneCallEach,
-                    [work](int64_t first, int64_t last) {
-                      for (; first < last; ++first) work.call(work.self);
-                    });
+  const int64_t calls =
+      std::min<int64_t>({most, threads.num_threads, tensorflow::GetPerThreadMaxParallelism()});
+  const auto open = std::make_shared<OpenWork>(work, threads.workers);
+  open->Invite(calls - 1);
+  work.call(work.self);
+  open->Close();
 }
 
 void* OpHost::Allocate(void* self, size_t bytes) {
