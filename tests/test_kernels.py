@@ -26,7 +26,7 @@ from kernels import run as run_on
 LIBRARY = pathlib.Path(__file__).resolve().parent.parent / "build/liblowbit_kernels_test.so"
 LEVELS = ("baseline", "sse4", "avx2", "avx512")
 SIZES = (*range(35), 127, 128, 129, 255, 256, 257, BLOCK - 1, BLOCK, BLOCK + 1)
-LARGE_SIZES = (TASK - 1, TASK, TASK + 1, 131072, 131073, 20 * TASK + BLOCK + 7)
+LARGE_SIZES = (TASK - 1, TASK, TASK + 1, 262144, 262145, 20 * TASK + BLOCK + 7)
 
 
 @pytest.fixture(scope="module")
