@@ -160,21 +160,27 @@ class Device {
     if (lane < width) body(begin + lane, lane, width - lane);
   }
 
-  // Formulas and statistics are taken by value: nothing that is stored to y can alias them.
   template <bool stream, class F, class Stats, typename T, class... In>
-  static void MapPiece(F f, Stats stats, const Piece& piece, T* y, const In*... x) {
-    const auto map_row = [&](int64_t begin, int64_t width) {
-      ForPacks<Compute<T>>(begin, width, [&](int64_t i, int64_t lane, auto count) {
+  static void MapPiece(const F& f, const Stats& stats, const Piece& piece, T* y, const In*... x) {
+    if (piece.contiguous() && piece.channels == 1) {
+      const int64_t width = piece.rows * piece.width + piece.ragged;
+      return MapRows<stream>(f, stats, piece.begin, 1, width, width, y, x...);
+    }
+    const int64_t end = piece.begin + piece.rows * piece.stride;
+    MapRows<stream>(f, stats, piece.begin, piece.rows, piece.stride, piece.width, y, x...);
+    MapRows<stream>(f, stats, end, 1, piece.stride, piece.ragged, y, x...);
+  }
+
+  // Formula and statistics are taken by value, and nothing is captured by reference on the way to
+  // here: so what is stored to y cannot alias them, and they stay in registers.
+  template <bool stream, class F, class Stats, typename T, class... In>
+  static void MapRows(F f, Stats stats, int64_t begin, int64_t rows, int64_t stride, int64_t width,
+                      T* y, const In*... x) {
+    for (int64_t row = 0; row < rows; ++row) {
+      ForPacks<Compute<T>>(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
         Store<stream>(y + i, count, f(stats.At(lane), Load(x + i, count)...));
       });
-    };
-    if (piece.contiguous() && piece.channels == 1) {
-      return map_row(piece.begin, piece.rows * piece.width + piece.ragged);
     }
-    for (int64_t row = 0; row < piece.rows; ++row) {
-      map_row(piece.begin + row * piece.stride, piece.width);
-    }
-    map_row(piece.begin + piece.rows * piece.stride, piece.ragged);
   }
 
   // Term k's totals of the piece's channels go to total[k * term_stride].
