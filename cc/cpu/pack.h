@@ -108,6 +108,7 @@ struct Pack {
   }
 
   LOWBIT_HD friend Pack AtLeast(Pack low, Pack x) { return Larger(low.v, x.v); }
+  LOWBIT_HD friend Pack Max(Pack a, Pack b) { return Select(IsNan(a), a, Pack(Larger(a.v, b.v))); }
 
   // For a >= 0. The addend is the largest number below a half: a half itself would lift 0.49999997,
   // whose sum rounds to 1. From a half up the sum rounds to the next integer all the same.
