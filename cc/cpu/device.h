@@ -70,7 +70,6 @@ class Device {
       });
     });
     FinishChannels(r, plan, part, layout.per_channel(), stats);
-    reverse_ = !reverse_;
   }
 
  private:
@@ -84,7 +83,6 @@ class Device {
     struct Tasks {
       const Plan& plan;
       Body& body;
-      bool reverse;
       int64_t threads;
       int64_t next;
 
@@ -93,9 +91,7 @@ class Device {
         const FloatEnvironment ieee;
         const int64_t count = tasks.plan.tasks();
         for (int64_t first, last; (last = tasks.Take(count, &first)) > first;) {
-          for (int64_t i = first; i < last; ++i) {
-            tasks.body(tasks.plan.At(tasks.reverse ? count - 1 - i : i));
-          }
+          for (int64_t i = first; i < last; ++i) tasks.body(tasks.plan.At(i));
         }
         StreamFence();
       }
@@ -110,7 +106,7 @@ class Device {
                                               __ATOMIC_RELAXED));
         return last;
       }
-    } tasks{plan, body, reverse_, host_.threads, 0};
+    } tasks{plan, body, host_.threads, 0};
     if (!ok_ || plan.tasks() == 0) return;
     if (plan.tasks() == 1 || plan.size() <= kSerialElements) return Tasks::Run(&tasks);
     host_.run(host_.context, plan.tasks(), {&tasks, &Tasks::Run});
@@ -245,7 +241,6 @@ class Device {
   const Host& host_;
   const int64_t stream_bytes_;
   bool ok_ = true;
-  bool reverse_ = false;  // a pass runs against the one before, which left its end in the cache
 };
 
 }  // namespace lowbit::LOWBIT_ISA
