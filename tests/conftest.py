@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quantizers, dtypes and ways to call an op that most tests are parametrised by."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 from collections.abc import Callable
 
+# make gpu-test sets it to a GPU.
+DEVICE = os.environ.get("LOWBIT_TEST_DEVICE", "/CPU:0")
+ON_GPU = "GPU" in DEVICE.upper()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+if not ON_GPU:
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
 
-from lowbit import ops
+from lowbit import _loader, ops
 
 BIT, MAX_VALUE = 2, 2.0
 POSITIVE, NEGATIVE = 1.5, 0.75
@@ -22,9 +27,20 @@ TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7
 FLOAT64_RELATIVE_ERROR = 1e-14
 # Around SIMD registers, the 4096 elements of a partial sum and the 16384 of a task; threads share
 # the work on the last one.
-SIZES = [0, 1, 15, 16, 17, 127, 128, 129, 4095, 4096, 4097, 16383, 16384, 16385, 100003, 200003]
+SIZES = [0, 1, 15, 16, 17, 127, 128, 129, 4095, 4096, 4097, 16383, 16384, 16385, 100003, 300007]
 SHAPES = [(), (7,), (3, 5), (2, 3, 4), (3, 3, 4, 8), (2, 1, 3, 2, 5)]
 DTYPES = {d.name: d for d in (tf.half, tf.bfloat16, tf.float32, tf.float64)}
+
+
+@pytest.fixture(autouse=True)
+def device():
+    """Where the ops of a test run: on DEVICE, or the test is skipped."""
+    if ON_GPU and not tf.config.list_physical_devices("GPU"):
+        pytest.skip(f"LOWBIT_TEST_DEVICE is {DEVICE}, but TensorFlow finds no GPU")
+    if ON_GPU and _loader.cuda_build() is None:
+        pytest.skip(f"LOWBIT_TEST_DEVICE is {DEVICE}, but the library was built without nvcc")
+    with tf.device(DEVICE) if ON_GPU else contextlib.nullcontext():
+        yield DEVICE
 
 
 @dataclasses.dataclass(frozen=True)

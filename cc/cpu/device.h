@@ -199,7 +199,8 @@ class Device {
   // the accumulators, won 5 % in cache and lost 40 % of the bandwidth of memory.
   template <bool stream, class F, class R, class Stats, typename T, class... In>
   static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
-                               int64_t width, Accumulators<R, Accumulator>& sums, T* y, const In*... x) {
+                               int64_t width, Accumulators<R, Accumulator>& sums, T* y,
+                               const In*... x) {
     ForPacks<typename R::C>(begin, width, [&](int64_t i, int64_t lane, auto count) {
       const auto add = [&](auto... in) {
         const auto& s = stats.At(lane);

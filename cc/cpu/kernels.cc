@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every recipe on the CPU. Compiled once per instruction set, each in a namespace of its own:
 // -DLOWBIT_ISA=avx2 -mavx2 ...
-#include "core/binary.h"
-#include "core/mid_tread.h"
-#include "core/ttq.h"
-#include "core/twn.h"
+#include "core/recipes.h"
 #include "cpu/device.h"
 
 namespace lowbit::LOWBIT_ISA {

@@ -7,10 +7,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "core/binary.h"
-#include "core/mid_tread.h"
-#include "core/ttq.h"
-#include "core/twn.h"
+#include "core/recipes.h"
 
 namespace lowbit {
 

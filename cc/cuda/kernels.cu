@@ -3,10 +3,7 @@
 #include <array>
 #include <mutex>
 
-#include "core/binary.h"
-#include "core/mid_tread.h"
-#include "core/ttq.h"
-#include "core/twn.h"
+#include "core/recipes.h"
 #include "cuda/device.cuh"
 #include "cuda/gpu.h"
 #include "cuda/launch.h"

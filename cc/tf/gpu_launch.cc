@@ -5,10 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/binary.h"
-#include "core/mid_tread.h"
-#include "core/ttq.h"
-#include "core/twn.h"
+#include "core/recipes.h"
 #include "cuda/errors.h"
 #include "cuda/launch.h"
 #include "tf/launch.h"

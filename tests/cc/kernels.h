@@ -3,10 +3,7 @@
 #ifndef LOWBIT_TESTS_KERNELS_H_
 #define LOWBIT_TESTS_KERNELS_H_
 
-#include "core/binary.h"
-#include "core/mid_tread.h"
-#include "core/ttq.h"
-#include "core/twn.h"
+#include "core/recipes.h"
 
 #define LOWBIT_TEST_EXPORT extern "C" __attribute__((visibility("default")))
 
