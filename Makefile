@@ -51,7 +51,8 @@ cuda-toolkit: $(ENVIRONMENT)  ## Install a CUDA compiler into the environment
 	$(BIN)/pip install --quiet 'cuda-toolkit[nvcc,cudart,nvvm,crt,cccl]==13.0.2'
 
 gpu-test: build  ## Run the tests of the ops on a GPU, with TensorFlow
-	LOWBIT_TEST_DEVICE=/GPU:0 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} LOWBIT_TEST_DEVICE=/GPU:0 \
+	  $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # On a machine with PyTorch, which need not have TensorFlow: $(PYTHON), not the environment's.
 gpu-check:  ## Check the GPU kernels, without TensorFlow

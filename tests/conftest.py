@@ -7,12 +7,8 @@ import functools
 import os
 from collections.abc import Callable
 
-# make gpu-test sets it to a GPU.
-DEVICE = os.environ.get("LOWBIT_TEST_DEVICE", "/CPU:0")
-ON_GPU = "GPU" in DEVICE.upper()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if not ON_GPU:
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 import pytest
@@ -21,6 +17,9 @@ import tensorflow as tf
 
 from lowbit import _loader, ops
 
+# make gpu-test sets it to a GPU, and lets TensorFlow see one.
+DEVICE = os.environ.get("LOWBIT_TEST_DEVICE", "/CPU:0")
+ON_GPU = "GPU" in DEVICE.upper()
 BIT, MAX_VALUE = 2, 2.0
 POSITIVE, NEGATIVE = 1.5, 0.75
 TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7

@@ -38,8 +38,8 @@ ORDERS = ("forward", "reverse", "random")
 ELEMENT_WISE = ("linear", "linear_grad")
 NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER = 2, 719, 209, 35  # of cudaError_t
 CLUSTER = 24 * TASK  # elements up to which a cluster does it all
-# Head and tail of a vector; a row, a block, a task; one block; a cluster; a grid whose thread blocks
-# have a task, and several, of which they keep some.
+# Head and tail of a vector; a row, a block, a task; one thread block; a cluster; a grid, whose
+# thread blocks have a task, and several, of which they keep some.
 SIZES = (0, 1, 2, 7, 8, 15, 16, 17, 127, 128, 129, 255, 256, 257, 4095, 4096, 4097)
 PATHS = (TASK - 1, TASK, TASK + 1, 100003, CLUSTER, CLUSTER + 1, 40 * TASK + BLOCK + 7)
 MORE_LAYOUTS = (
