@@ -51,14 +51,19 @@ class LaneStats {
   // Fills `memory`, which must outlive this.
   LaneStats(const S<C>* stats, const Piece& piece, Memory* memory) : memory_(memory) {
     int64_t lane = 0;
-    for (int64_t copy = 0; copy < piece.copies; ++copy) {
-      for (int64_t c = 0; c < piece.channels; ++c) {
-        C field[kFields];
-        __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
-        for (int64_t i = 0; i < piece.inner; ++i, ++lane) {
-          for (int k = 0; k < kFields; ++k) memory->lane[k][lane] = field[k];
+    for (int64_t c = 0; c < piece.channels; ++c, lane += piece.inner) {
+      C field[kFields];
+      __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
+      for (int k = 0; k < kFields; ++k) memory->lane[k][lane] = field[k];
+      // Whole packs: what is too much is overwritten by the next channel.
+      for (int64_t i = 1; i < piece.inner; i += Pack<C>::kLanes) {
+        for (int k = 0; k < kFields; ++k) {
+          Store<false>(memory->lane[k] + lane + i, Pack<C>(field[k]));
         }
       }
+    }
+    for (; lane < piece.width; lane *= 2) {
+      for (auto& lanes : memory->lane) __builtin_memcpy(lanes + lane, lanes, lane * sizeof(C));
     }
     for (auto& lanes : memory->lane) {
       __builtin_memset(lanes + lane, 0, Pack<C>::kLanes * sizeof(C));
