@@ -38,8 +38,8 @@ ORDERS = ("forward", "reverse", "random")
 ELEMENT_WISE = ("linear", "linear_grad")
 NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER = 2, 719, 209, 35  # of cudaError_t
 CLUSTER = 24 * TASK  # elements up to which a cluster does it all
-# Head and tail of a vector; a row, a block, a task; one thread block; a cluster; a grid, whose
-# thread blocks have a task, and several, of which they keep some.
+# Head and tail of a vector; a row, a block, a task; one block; a cluster; a grid whose thread
+# blocks have a task, and several, of which they keep some.
 SIZES = (0, 1, 2, 7, 8, 15, 16, 17, 127, 128, 129, 255, 256, 257, 4095, 4096, 4097)
 PATHS = (TASK - 1, TASK, TASK + 1, 100003, CLUSTER, CLUSTER + 1, 40 * TASK + BLOCK + 7)
 MORE_LAYOUTS = (
@@ -225,6 +225,48 @@ def test_every_16_bit_value(emulator, cpu, gpu, name):
     same(outputs, run(cpu, "linear", [x], **options))
 
 
+def pairwise(join, parts):
+    """Joins neighbours along the first axis, then neighbours of those."""
+    if len(parts) == 0:
+        return np.zeros(parts.shape[1:])
+    while len(parts) > 1:
+        if len(parts) % 2:
+            parts = np.concatenate([parts, np.zeros_like(parts[:1])])
+        parts = join(parts[::2], parts[1::2])
+    return parts[0]
+
+
+# One thread of a block joins 8 parts, and what a block can is a group. Channels stand side by side
+# while there are threads for that.
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("threads", [128, 256])
+@pytest.mark.parametrize("channels", [1, 2, 3, 300])
+def test_parts_are_joined_pairwise(emulator, channels, threads, order):
+    """As the CPU's are, whose order the kernels above are held to."""
+    emulator.use(GPUS[0], order)
+    group = 8 * threads
+    counts = [0, 1, 2, 7, 8, 9, 16, 17, 100]
+    if channels < threads:
+        counts += [group // 2 + 1, group - 1]
+        counts += [group * n + more for n in (1, 2, 3, 4, 5, 7, 8, 13) for more in (-3, 0, 1)]
+    for count in counts:
+        parts = np.abs(np.random.default_rng(count).normal(size=(count, 2, channels)))
+        layout = (1, 1, count * TASK) if channels == 1 else (count, channels, 256)
+        for blocks in (1, 3):
+            stats = np.full((channels, 2), np.nan)
+            error = emulator.library.lowbit_test_finish(
+                blocks,
+                threads,
+                *map(ctypes.c_int64, layout),
+                ctypes.c_void_p(parts.ctypes.data),
+                ctypes.c_void_p(stats.ctypes.data),
+            )
+            assert error == 0
+            for term, join in enumerate((np.add, np.maximum)):
+                right = pairwise(join, parts[:, term])
+                assert np.array_equal(stats[:, term], right), (count, blocks)
+
+
 # --- launches -------------------------------------------------------------------------------------
 
 
@@ -255,11 +297,11 @@ def test_memory_that_is_one_byte_short(emulator, gpu, kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_launch_that_fails(emulator, gpu, kernel):
-    prepared = Run(emulator, kernel, random_inputs(kernel, CLUSTER + 1, np.dtype(np.float32)))
+    call = Run(emulator, kernel, random_inputs(kernel, CLUSTER + 1, np.dtype(np.float32))).call
     for skipped in range(gpu.launches.get(kernel, 1)):
         emulator.library.lowbit_test_fail_launch(ctypes.c_int64(skipped), LAUNCH_FAILED)
-        assert emulator.error_of(prepared.call) == LAUNCH_FAILED
-    assert emulator.error_of(prepared.call) == 0
+        assert emulator.error_of(call) == LAUNCH_FAILED
+    assert emulator.error_of(call) == 0
 
 
 def test_errors_say_what_mends_them(emulator, gpu):
@@ -306,7 +348,7 @@ def _runtime(name):
             "(every_path or in_place or test_channels) and (sm_90 or passes) and not bfloat16",
         ),
         # Missing barriers.
-        ("thread", ["tsan"], "each_kind_of_team and forward"),
+        ("thread", ["tsan"], "(each_kind_of_team or joined_pairwise) and forward"),
     ],
 )
 def test_under_a_sanitizer(emulator, sanitizer, runtimes, tests):
