@@ -297,11 +297,11 @@ def test_memory_that_is_one_byte_short(emulator, gpu, kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_launch_that_fails(emulator, gpu, kernel):
-    call = Run(emulator, kernel, random_inputs(kernel, CLUSTER + 1, np.dtype(np.float32))).call
+    prepared = Run(emulator, kernel, random_inputs(kernel, CLUSTER + 1, np.dtype(np.float32)))
     for skipped in range(gpu.launches.get(kernel, 1)):
         emulator.library.lowbit_test_fail_launch(ctypes.c_int64(skipped), LAUNCH_FAILED)
-        assert emulator.error_of(call) == LAUNCH_FAILED
-    assert emulator.error_of(call) == 0
+        assert emulator.error_of(prepared.call) == LAUNCH_FAILED
+    assert emulator.error_of(prepared.call) == 0
 
 
 def test_errors_say_what_mends_them(emulator, gpu):
