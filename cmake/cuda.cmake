@@ -5,7 +5,12 @@
 # own CUDA language is not used: it wants to link a program, which the nvcc of a Python package
 # cannot.
 set(LOWBIT_CUDA_FOUND OFF)
-set(nvcc_hints $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin)
+set(nvcc_hints)
+foreach(folder IN ITEMS "$ENV{CUDA_HOME}" "$ENV{CUDA_PATH}")
+  if(folder)
+    list(APPEND nvcc_hints ${folder}/bin)
+  endif()
+endforeach()
 if(Python_EXECUTABLE)
   execute_process(
     COMMAND ${Python_EXECUTABLE} -c "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -23,28 +28,43 @@ if(NOT LOWBIT_NVCC)
   return()
 endif()
 
-# Where nvcc may be a script or a link, its own account of its folders is the one to trust.
-file(WRITE ${PROJECT_BINARY_DIR}/empty.cu "")
+# Where nvcc may be a script or a link, its own account of its folders is the one to trust. Debian's
+# has none: its files are where all packages' are.
+file(WRITE ${PROJECT_BINARY_DIR}/check.cu "#include <cooperative_groups.h>\n")
 execute_process(
-  COMMAND ${LOWBIT_NVCC} --dryrun -c ${PROJECT_BINARY_DIR}/empty.cu -o empty.o
+  COMMAND ${LOWBIT_NVCC} --dryrun -c ${PROJECT_BINARY_DIR}/check.cu -o check.o
   ERROR_VARIABLE dryrun RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "${LOWBIT_NVCC} does not work (or set LOWBIT_CUDA=OFF):\n${dryrun}")
+endif()
+set(cuda_search)
+if(dryrun MATCHES "TOP=([^\n]+)")
+  string(STRIP "${CMAKE_MATCH_1}" cuda_root)
+  set(cuda_search NO_DEFAULT_PATH HINTS ${cuda_root} ${cuda_root}/targets/x86_64-linux
+      ${cuda_root}/targets/sbsa-linux)
+endif()
 execute_process(COMMAND ${LOWBIT_NVCC} --version OUTPUT_VARIABLE nvcc_version)
 execute_process(COMMAND ${LOWBIT_NVCC} --list-gpu-arch OUTPUT_VARIABLE nvcc_architectures)
-if(NOT status EQUAL 0 OR NOT dryrun MATCHES "TOP=([^\n]+)")
-  message(FATAL_ERROR "${LOWBIT_NVCC} does not work:\n${dryrun}")
-endif()
-string(STRIP "${CMAKE_MATCH_1}" cuda_root)
 string(REGEX MATCH "release ([0-9.]+)" _ "${nvcc_version}")
 set(LOWBIT_CUDA_VERSION ${CMAKE_MATCH_1})
 if(LOWBIT_CUDA_VERSION VERSION_LESS 12.0)
   message(FATAL_ERROR "CUDA 12.0 or newer is needed, ${LOWBIT_NVCC} is ${LOWBIT_CUDA_VERSION}: "
                       "set CUDA_HOME to a newer one, or LOWBIT_CUDA=OFF")
 endif()
-set(cuda_folders ${cuda_root} ${cuda_root}/targets/x86_64-linux ${cuda_root}/targets/sbsa-linux)
-find_path(LOWBIT_CUDA_INCLUDE cuda_runtime.h HINTS ${cuda_folders} PATH_SUFFIXES include
-          NO_DEFAULT_PATH REQUIRED)
-find_library(LOWBIT_CUDART cudart_static HINTS ${cuda_folders} PATH_SUFFIXES lib64 lib
-             NO_DEFAULT_PATH REQUIRED)
+find_path(LOWBIT_CUDA_INCLUDE cuda_runtime.h ${cuda_search} PATH_SUFFIXES include)
+find_library(LOWBIT_CUDART cudart_static ${cuda_search} PATH_SUFFIXES lib64 lib)
+if(NOT LOWBIT_CUDA_INCLUDE OR NOT LOWBIT_CUDART)
+  message(FATAL_ERROR "${LOWBIT_NVCC} has no cuda_runtime.h or no libcudart_static.a: install "
+                      "CUDA's runtime for developers, or set LOWBIT_CUDA=OFF")
+endif()
+# Each nvcc takes a range of host compilers, and a Python package may lack some of its headers.
+execute_process(
+  COMMAND ${LOWBIT_NVCC} -E ${PROJECT_BINARY_DIR}/check.cu -ccbin ${CMAKE_CXX_COMPILER} -std=c++17
+  OUTPUT_QUIET ERROR_VARIABLE errors RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "${LOWBIT_NVCC} does not work with ${CMAKE_CXX_COMPILER} (set CXX to another "
+                      "compiler, or LOWBIT_CUDA=OFF):\n${errors}")
+endif()
 
 # 90-real is code for that GPU, 90-virtual what newer ones compile for themselves, 90 both. What
 # this nvcc does not know is left out.
