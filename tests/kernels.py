@@ -98,6 +98,7 @@ class Run:
         inputs: NumPy arrays, in the order of the recipe's fields.
         layout: Outer, channels, inner; by default one channel.
         misaligned: By how many elements each array begins past a multiple of 64 bytes.
+        outputs_misaligned: The same of the outputs, if it is not that of the inputs.
         in_place: Whether the first output is the first input.
         poison: What each byte of the outputs holds before the call.
         **options: Further fields of Call.
@@ -110,21 +111,22 @@ class Run:
         inputs,
         layout=None,
         misaligned=0,
+        outputs_misaligned=None,
         in_place=False,
         poison=POISON,
         **options,
     ):
         x = inputs[0]
-        self._misaligned = misaligned
+        self._misaligned = misaligned if outputs_misaligned is None else outputs_misaligned
         self._sizes = [x.size, 1, 1] if kernel == "ttq_grad" else [x.size]
         poisoned = [np.full(n * x.itemsize, poison, np.uint8).view(x.dtype) for n in self._sizes]
         self._inputs = [device.hold(_padded(a, misaligned)) for a in inputs]
-        self._outputs = [device.hold(_padded(a, misaligned)) for a in poisoned]
+        self._outputs = [device.hold(_padded(a, self._misaligned)) for a in poisoned]
         if in_place:
             self._outputs[0] = self._inputs[0]
         addresses = [
-            [held.address + misaligned * x.itemsize for held in arrays]
-            for arrays in (self._inputs, self._outputs)
+            [held.address + past * x.itemsize for held in arrays]
+            for arrays, past in ((self._inputs, misaligned), (self._outputs, self._misaligned))
         ]
         self.call = Call.of(kernel, x.dtype, *addresses, layout or (1, 1, x.size), **options)
 

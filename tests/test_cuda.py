@@ -26,6 +26,7 @@ from kernels import (
     Run,
     check,
     decided_inputs,
+    inputs_of,
     random_inputs,
     run,
 )
@@ -36,7 +37,8 @@ CPU = ROOT / "build/liblowbit_kernels_test.so"
 LIBRARY = os.environ.get("LOWBIT_TEST_EMULATED", str(ROOT / "build/liblowbit_cuda_emulated.so"))
 ORDERS = ("forward", "reverse", "random")
 ELEMENT_WISE = ("linear", "linear_grad")
-NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER = 2, 719, 209, 35  # of cudaError_t
+# Of cudaError_t.
+NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER, TOO_MANY_BLOCKS = 2, 719, 209, 35, 720
 CLUSTER = 24 * TASK  # elements up to which a cluster does it all
 # Head and tail of a vector; a row, a block, a task; one block; a cluster; a grid whose thread
 # blocks have a task, and several, of which they keep some.
@@ -170,6 +172,14 @@ def test_misaligned(emulator, cpu, gpu, kernel, dtype):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+def test_inputs_and_outputs_misaligned_differently(emulator, cpu, gpu, kernel, dtype):
+    for size, (past, outputs_past) in itertools.product((100, 3 * TASK), ((0, 1), (1, 0), (1, 2))):
+        inputs = decided_inputs(kernel, size, dtype)
+        options = {"misaligned": past, "outputs_misaligned": outputs_past}
+        run_and_check(emulator, cpu, kernel, inputs, **options)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_in_place(emulator, cpu, gpu, kernel, dtype):
     for size in (TASK - 5, 100003, CLUSTER + 1):
         inputs = decided_inputs(kernel, size, dtype)
@@ -214,6 +224,21 @@ def test_special_values(emulator, cpu, gpu, kernel, dtype, values):
         for options in ({"bit": 2, "hyper": 0.7}, {"bit": 32, "hyper": 0.5, "paper": 1}):
             outputs = run(emulator, kernel, inputs, **options)
             same(outputs, run(cpu, kernel, inputs, **options))
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_sums_of_nothing_but_rounding_errors(emulator, cpu, gpu, name):
+    """All terms cancel: any other order of additions most likely has another result."""
+    sums = []
+    for size, seed in itertools.product((BLOCK, TASK, 5 * TASK + 300, CLUSTER + TASK), range(4)):
+        random = np.random.default_rng(seed)
+        half = random.normal(size=size // 2) * 2.0 ** random.integers(-25, 25, size // 2)
+        dy = np.concatenate([half, -random.permutation(half)]).astype(DTYPES[name])
+        inputs = inputs_of("ttq_grad", np.ones_like(dy), dy)
+        outputs = run(emulator, "ttq_grad", inputs)
+        same(outputs, run(cpu, "ttq_grad", inputs))
+        sums.append(float(outputs[1][0]))
+    assert len(set(sums)) > len(sums) / 2
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
@@ -281,11 +306,23 @@ def test_one_launch_an_op(emulator, gpu, kernel, size):
     assert emulator.launches() - before == many
 
 
-def test_channels_take_one_launch_too(emulator, gpu):
+@pytest.mark.parametrize("layout", [(4608, 64, 1), (640, 4096, 1)], ids=str)
+def test_channels_take_one_launch_too(emulator, gpu, dtype, layout):
     before = emulator.launches()
-    x = random_inputs("twn", 4608 * 64, np.dtype(np.float32))
-    run(emulator, "twn", x, layout=(4608, 64, 1))
+    run(emulator, "twn", random_inputs("twn", int(np.prod(layout)), dtype), layout=layout)
     assert emulator.launches() - before == (1 if gpu.cooperative else 5)
+
+
+@pytest.mark.parametrize("kernel", sorted(ONE))
+def test_a_grid_that_is_not_resident(emulator, cpu, kernel):
+    """Other processes have a share of the GPU: a kernel for each verb, and no error left behind."""
+    emulator.use(next(gpu for gpu in GPUS if gpu.name == "sm_80"))
+    inputs = decided_inputs(kernel, CLUSTER + 1, np.dtype(np.float32))
+    before = emulator.launches()
+    emulator.library.lowbit_test_fail_launch(ctypes.c_int64(0), TOO_MANY_BLOCKS)
+    run_and_check(emulator, cpu, kernel, inputs)
+    assert emulator.launches() - before == 1 + GPUS[3].launches[kernel]
+    assert emulator.library.lowbit_test_last_error() == 0
 
 
 @pytest.mark.parametrize("kernel", sorted(ONE))

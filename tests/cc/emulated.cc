@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "emulator/device.h"
+#include "emulator/include/cuda_runtime_api.h"
 #include "kernels.h"
 
 // As the GPU of that name, with or without cooperative grids, in an order of threads: 0 forward, 1
@@ -24,3 +25,5 @@ LOWBIT_TEST_EXPORT int64_t lowbit_test_launch_count() { return lowbit::emulator:
 LOWBIT_TEST_EXPORT void lowbit_test_fail_launch(int64_t skipped, int error) {
   lowbit::emulator::FailLaunch(skipped, static_cast<cudaError_t>(error));
 }
+
+LOWBIT_TEST_EXPORT int lowbit_test_last_error() { return cudaPeekAtLastError(); }
