@@ -28,8 +28,8 @@ if(NOT LOWBIT_NVCC)
   return()
 endif()
 
-# Where nvcc may be a script or a link, its own account of its folders is the one to trust. Debian's
-# has none: its files are where all packages' are.
+# Where nvcc may be a script or a link, its own account of its folders is the one to trust. Without
+# one, as where a distribution has its own profile, they are where all packages' are.
 file(WRITE ${PROJECT_BINARY_DIR}/check.cu "#include <cooperative_groups.h>\n")
 execute_process(
   COMMAND ${LOWBIT_NVCC} --dryrun -c ${PROJECT_BINARY_DIR}/check.cu -o check.o

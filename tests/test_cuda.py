@@ -385,7 +385,7 @@ def _runtime(name):
             "(every_path or in_place or test_channels) and (sm_90 or passes) and not bfloat16",
         ),
         # Missing barriers.
-        ("thread", ["tsan"], "(each_kind_of_team or joined_pairwise) and forward"),
+        ("thread", ["tsan"], "(each_kind_of_team or joined_pairwise and 1-128) and forward"),
     ],
 )
 def test_under_a_sanitizer(emulator, sanitizer, runtimes, tests):

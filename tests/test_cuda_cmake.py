@@ -119,7 +119,7 @@ def test_cuda_home_comes_before_path(configure, tmp_path):
 
 
 def test_nvcc_without_an_account_of_its_folders(configure, tmp_path):
-    """Debian's, whose headers and libraries are where all packages' are."""
+    """Its headers and libraries are where all packages' are."""
     nvcc = toolkit(tmp_path, account="_CUDART_=cudart")
     assert configure(f"NVCC={nvcc}", CMAKE_PREFIX_PATH=tmp_path)[0]
 
