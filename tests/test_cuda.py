@@ -405,6 +405,7 @@ def test_under_a_sanitizer(emulator, sanitizer, runtimes, tests):
         "-q",
         "-p",
         "no:cacheprovider",
+        "--noconftest",  # which imports TensorFlow
         __file__,
         "-k",
         tests,
