@@ -36,7 +36,6 @@ CPU = ROOT / "build/liblowbit_kernels_test.so"
 # Overridden in the processes that run these tests under a sanitizer.
 LIBRARY = os.environ.get("LOWBIT_TEST_EMULATED", str(ROOT / "build/liblowbit_cuda_emulated.so"))
 ORDERS = ("forward", "reverse", "random")
-ELEMENT_WISE = ("linear", "linear_grad")
 # Of cudaError_t.
 NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER, TOO_MANY_BLOCKS = 2, 719, 209, 35, 720
 CLUSTER = 24 * TASK  # elements up to which a cluster does it all
