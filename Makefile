@@ -30,9 +30,10 @@ test: build  ## Run the tests
 bench: build  ## Time the ops
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
-lint: $(ENVIRONMENT)  ## Check style and formatting
+lint: $(ENVIRONMENT)  ## Check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/shellcheck $(SHELL_FILES)
 

@@ -17,6 +17,7 @@ LIBRARY = pathlib.Path(library_path())
 PACKAGE = pathlib.Path(_loader.__file__).parent
 NO_FIT = "lowbit has no op library that fits TensorFlow 2."
 REBUILD = "    pip install --no-build-isolation --force-reinstall --no-deps ."
+DOCTOR = "More about it: python -m lowbit doctor"
 
 
 def run(code: str, path: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
@@ -79,14 +80,14 @@ def test_library_for_other_minors(loader, package):
     assert lines[0].endswith(f"there is no {package}/_ops/{LIBRARY.name}")
     assert lines[1] == "It was built for TensorFlow 2.3, 2.10."
     assert '    pip install "tensorflow-cpu==2.10.*"' in lines
-    assert lines[-1] == REBUILD
+    assert lines[-2:] == [REBUILD, DOCTOR]
 
 
 def test_no_library_at_all(loader):
     lines = load_error(loader).splitlines()
     assert lines[1] == "It was built for TensorFlow (none)."
     assert lines[2] == "Build lowbit anew, in a copy of its source:"
-    assert lines[-1] == REBUILD
+    assert lines[-2:] == [REBUILD, DOCTOR]
 
 
 def test_library_with_undefined_symbols(package):
@@ -94,7 +95,7 @@ def test_library_with_undefined_symbols(package):
     message = import_error(package.parent)
     assert message.startswith(NO_FIT)
     assert "undefined symbol: _Z4gonev" in message
-    assert message.endswith(REBUILD)
+    assert message.endswith(f"{REBUILD}\n{DOCTOR}")
 
 
 def test_truncated_library(package):
@@ -127,21 +128,28 @@ def test_library_path_override(monkeypatch, loader):
     monkeypatch.setenv("LOWBIT_LIBRARY", os.path.relpath(LIBRARY))
     assert loader.library_path() == str(LIBRARY)
     monkeypatch.setenv("LOWBIT_LIBRARY", "/nowhere/ops.so")
-    assert "/nowhere/ops.so: cannot open shared object file" in load_error(loader)
+    message = load_error(loader)
+    assert "/nowhere/ops.so: cannot open shared object file" in message
+    assert message.endswith(f"\n    unset LOWBIT_LIBRARY\n{DOCTOR}")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", 'and none is installed: pip install "lowbit[cpu]"'),
+        ("", 'and none is installed\nInstall one:\n    pip install "lowbit[cpu]"'),
         ("raise ModuleNotFoundError(name='tensorflow')", "and none is installed"),
-        ("__version__ = '2.15.1'", 'got 2.15.1: pip install --upgrade "lowbit[cpu]"'),
+        (
+            "__version__ = '2.15.1'",
+            'got 2.15.1\nUpgrade it:\n    pip install --upgrade "lowbit[cpu]"',
+        ),
     ],
     ids=["remains", "missing", "old"],
 )
 def test_no_usable_tensorflow(tmp_path, content, message):
     (tmp_path / "tensorflow.py").write_text(content)
-    assert f"lowbit needs TensorFlow 2.16 or newer, {message}" in import_error(tmp_path)
+    error = import_error(tmp_path)
+    assert f"lowbit needs TensorFlow 2.16 or newer, {message}" in error
+    assert error.endswith(DOCTOR)
 
 
 def test_broken_tensorflow_keeps_its_own_error(tmp_path):
@@ -155,7 +163,7 @@ def test_unknown_simd_level(monkeypatch, loader):
     monkeypatch.setenv("LOWBIT_ISA", "mmx")
     message = load_error(loader)
     assert message.startswith("LOWBIT_ISA must be one of the SIMD levels of this CPU (baseline")
-    assert message.endswith("), got 'mmx'")
+    assert message.endswith(f"), got 'mmx'\nLet lowbit choose:\n    unset LOWBIT_ISA\n{DOCTOR}")
 
 
 def test_set_simd_level():

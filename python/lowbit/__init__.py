@@ -5,23 +5,40 @@ Importing the package registers its ops and their gradients, so that a SavedMode
 loads right after.
 """
 
-# ruff: noqa: E402
+import re as _re
+import sys as _sys
+
 from lowbit import _loader
-
-# Before any other import: it says what is wrong with a TensorFlow that is missing or does not fit.
-_loader.load()
-
-from lowbit import _gradients as _gradients
-from lowbit import blueoil, ops, quantizers
-from lowbit._loader import library_path
 from lowbit._version import __version__
-from lowbit.factories import (
-    binary_channel_wise_mean_scaling_quantizer,
-    binary_mean_scaling_quantizer,
-    linear_mid_tread_half_quantizer,
-    ttq_weight_quantizer,
-    twn_weight_quantizer,
-)
+
+
+def _starts_command_line() -> bool:
+    """Whether Python imports the package on the way to its `__main__`: `python -m lowbit ...`.
+
+    The command line has to run, and help, where the rest of the package cannot be imported. So it
+    imports the rest itself when a command needs it. Until Python has found the module that it is
+    to run, `sys.argv[0]` is "-m"; `sys.orig_argv` has the module's name before its arguments. The
+    import by another module, such as `python -m pytest`, is none of this.
+    """
+    arguments = getattr(_sys, "argv", [])
+    name = _sys.orig_argv[-len(arguments) :][:1]
+    return arguments[:1] == ["-m"] and bool(name and _re.fullmatch(r"(-\w*m)?lowbit", name[0]))
+
+
+if not _starts_command_line():
+    # First: it says what is wrong with a TensorFlow that is missing or does not fit.
+    _loader.load()
+
+    from lowbit import _gradients as _gradients
+    from lowbit import blueoil, ops, quantizers
+    from lowbit._loader import library_path
+    from lowbit.factories import (
+        binary_channel_wise_mean_scaling_quantizer,
+        binary_mean_scaling_quantizer,
+        linear_mid_tread_half_quantizer,
+        ttq_weight_quantizer,
+        twn_weight_quantizer,
+    )
 
 __all__ = [
     "__version__",

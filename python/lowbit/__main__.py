@@ -4,20 +4,25 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
-from lowbit import demo
+import lowbit
+from lowbit import _bench, demo, doctor
 from lowbit._version import __version__
+from lowbit.doctor import info
 
-# A command is a module with SUMMARY, DESCRIPTION, add_arguments(parser) and run(arguments).
-_COMMANDS = {"demo": demo}
+# A command is a module with SUMMARY, DESCRIPTION, add_arguments(parser) and run(arguments), and
+# NEEDS_TENSORFLOW where it needs the package in full.
+_COMMANDS = {"doctor": doctor, "info": info, "demo": demo, "bench": _bench}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lowbit",
         description="Fused TensorFlow ops for low-bit quantization-aware training.",
+        epilog="`python -m lowbit COMMAND --help` says more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"lowbit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -27,16 +32,29 @@ def _parser() -> argparse.ArgumentParser:
             help=command.SUMMARY,
             description=command.DESCRIPTION,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(command=command)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` (default: those of the process) name."""
-    parsed = _parser().parse_args(arguments)
-    return parsed.run(parsed)
+    parser = _parser()
+    parsed, others = parser.parse_known_args(arguments)
+    if parsed.command is _bench:
+        parsed.others = others
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if getattr(parsed.command, "NEEDS_TENSORFLOW", False) and not hasattr(lowbit, "ops"):
+        try:
+            importlib.reload(lowbit)  # what `python -m lowbit` left out
+        except ImportError as error:
+            print(error, file=sys.stderr)
+            return 1
+    status: int = parsed.command.run(parsed)
+    return status
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def bit(value: Any) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"bit must be an integer in 1..32, got {value!r}")
-    if not 1 <= value <= 32:
+    if not 1 <= int(value) <= 32:
         raise ValueError(f"bit must be an integer in 1..32, got {value!r}")
     return int(value)
 
@@ -159,7 +159,7 @@ def _number(
     return float(value)
 
 
-def _integer(value: numbers.Real, name: str) -> int:
+def _integer(value: Any, name: str) -> int:
     if int(value) != value:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     return int(value)

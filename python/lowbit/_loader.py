@@ -11,30 +11,16 @@ import pathlib
 import re
 import struct
 import types
+from typing import Any
 
 _NEEDED = "lowbit needs TensorFlow 2.16 or newer"
 _OPS = pathlib.Path(__file__).resolve().parent / "_ops"
 _LEVELS = ("baseline", "sse4", "avx2", "avx512")
-
-
-def _minor(version: str) -> tuple[int, int]:
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
-
-
-try:
-    import tensorflow as tf
-
-    # An uninstalled TensorFlow may leave an empty folder behind, which imports as a namespace.
-    _version = getattr(tf, "__version__", None)
-except ModuleNotFoundError as error:
-    if error.name != "tensorflow":
-        raise
-    _version = None
-if _version is None:
-    raise ImportError(f'{_NEEDED}, and none is installed: pip install "lowbit[cpu]"')
-if _minor(_version) < (2, 16):
-    raise ImportError(f'{_NEEDED}, got {_version}: pip install --upgrade "lowbit[cpu]"')
+BUILD = (
+    '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja',
+    "    pip install --no-build-isolation --force-reinstall --no-deps .",
+)
+HINT = "More about it: python -m lowbit doctor"
 
 
 def library_path() -> str:
@@ -48,14 +34,25 @@ def library_path() -> str:
     Raises:
         ImportError: No library was built for this minor version of TensorFlow.
     """
+    path = candidate(_tensorflow().__version__)
+    if not os.environ.get("LOWBIT_LIBRARY") and not os.path.isfile(path):
+        raise _misfit(f"there is no {path}")
+    return path
+
+
+def candidate(version: str) -> str:
+    """Path of the op library for this version of TensorFlow, whether there is one or not."""
     override = os.environ.get("LOWBIT_LIBRARY")
     if override:
         return os.path.abspath(override)
-    major, minor = _minor(tf.__version__)
-    path = _OPS / f"tf{major}_{minor}.so"
-    if not path.is_file():
-        raise ImportError(_misfit(f"there is no {path}"))
-    return str(path)
+    major, minor = _minor(version)
+    return str(_OPS / f"tf{major}_{minor}.so")
+
+
+def minors() -> list[str]:
+    """The minor versions of TensorFlow that there is an op library for, oldest first."""
+    names = (re.fullmatch(r"tf(\d+)_(\d+)\.so", path.name) for path in _OPS.glob("*"))
+    return [f"{a}.{b}" for a, b in sorted((int(name[1]), int(name[2])) for name in names if name)]
 
 
 def load() -> types.ModuleType:
@@ -101,10 +98,37 @@ def cuda_build() -> str | None:
 
 
 @functools.cache
+def _tensorflow() -> Any:
+    """The module tensorflow; imported here, so that the doctor can ask for `minors` without it."""
+    try:
+        import tensorflow as tf
+
+        # An uninstalled TensorFlow may leave an empty folder behind, which imports as a namespace.
+        version = getattr(tf, "__version__", None)
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        version = None
+    if version is None:
+        wrong = f"{_NEEDED}, and none is installed"
+        raise _error(wrong, "Install one:", '    pip install "lowbit[cpu]"')
+    if _minor(version) < (2, 16):
+        wrong = f"{_NEEDED}, got {version}"
+        raise _error(wrong, "Upgrade it:", '    pip install --upgrade "lowbit[cpu]"')
+    return tf
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+@functools.cache
 def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
+    tf = _tensorflow()
     path = library_path()
     if _is_truncated(path):
-        raise ImportError(_misfit(f"{path} is truncated"))
+        raise _misfit(f"{path} is truncated")
     try:
         # TensorFlow first: it sees only the ops that register while it loads the library itself.
         ops = tf.load_op_library(path)
@@ -112,10 +136,11 @@ def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
         library.lowbit_isa.restype = ctypes.c_char_p
     except (tf.errors.OpError, OSError, AttributeError) as error:
         reason = getattr(error, "message", None) or str(error)
-        raise ImportError(_misfit(reason)) from None
+        raise _misfit(reason) from None
     level = os.environ.get("LOWBIT_ISA")
     if level and not library.lowbit_set_isa(level.encode()):
-        raise ImportError(f"LOWBIT_ISA must be {_levels(library)}, got {level!r}")
+        wrong = f"LOWBIT_ISA must be {_levels(library)}, got {level!r}"
+        raise _error(wrong, "Let lowbit choose:", "    unset LOWBIT_ISA")
     return ops, library
 
 
@@ -135,25 +160,27 @@ def _is_truncated(path: str) -> bool:
     return False
 
 
-def _misfit(reason: str) -> str:
-    """The text for a library that is missing or does not load."""
-    names = (re.fullmatch(r"tf(\d+)_(\d+)\.so", path.name) for path in _OPS.glob("*"))
-    built = sorted((int(name[1]), int(name[2])) for name in names if name)
-    lines = [
-        f"lowbit has no op library that fits TensorFlow {tf.__version__}: {reason}",
-        f"It was built for TensorFlow {', '.join(f'{a}.{b}' for a, b in built) or '(none)'}.",
-    ]
-    others = [minor for minor in built if minor != _minor(tf.__version__)]
+def _misfit(reason: str) -> ImportError:
+    """The error for a library that is missing or does not load."""
+    version = _tensorflow().__version__
+    wrong = f"lowbit has no op library that fits TensorFlow {version}: {reason}"
+    if os.environ.get("LOWBIT_LIBRARY"):
+        mend = "LOWBIT_LIBRARY names that one; take lowbit's own:"
+        return _error(wrong, mend, "    unset LOWBIT_LIBRARY")
+    built = minors()
+    lines = [f"It was built for TensorFlow {', '.join(built) or '(none)'}."]
+    others = [minor for minor in built if _minor(minor) != _minor(version)]
     if others:
         lines += [
             "Install such a TensorFlow (tensorflow-cpu or tensorflow):",
-            '    pip install "tensorflow-cpu=={}.{}.*"'.format(*others[-1]),
+            f'    pip install "tensorflow-cpu=={others[-1]}.*"',
             "or build lowbit anew, in a copy of its source:",
         ]
     else:
         lines += ["Build lowbit anew, in a copy of its source:"]
-    lines += [
-        '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja',
-        "    pip install --no-build-isolation --force-reinstall --no-deps .",
-    ]
-    return "\n".join(lines)
+    return _error(wrong, *lines, *BUILD)
+
+
+def _error(wrong: str, *mend: str) -> ImportError:
+    """An error that ends with how to mend it; indented lines are commands."""
+    return ImportError("\n".join([wrong, *mend, HINT]))

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -197,7 +198,7 @@ def _is_mean(node: NodeDef, nodes: Mapping[str, NodeDef]) -> bool:
 class _Graph:
     """The nodes of a graph, or of a function's body, to which nodes can be added."""
 
-    def __init__(self, nodes, arguments: Iterable[str] = (), *, is_body: bool = False) -> None:
+    def __init__(self, nodes: Any, arguments: Iterable[str] = (), *, is_body: bool = False) -> None:
         self.nodes = nodes
         self.is_body = is_body
         self._by_name = dict.fromkeys(arguments) | {node.name: node for node in nodes}
@@ -299,11 +300,12 @@ def _remove_functions(graph_def: GraphDef, removed: Set[str]) -> None:
     candidates = _reachable(removed, uses)
     roots = (_functions_used(graph_def.node) - removed) | (uses.keys() - candidates)
     gone = candidates - _reachable(roots, uses)
-    for entries, names in (
+    tables: list[tuple[Any, Callable[[Any], set[str]]]] = [
         (library.function, lambda function: {function.signature.name}),
         (library.gradient, lambda gradient: {gradient.function_name, gradient.gradient_func}),
         (library.registered_gradients, lambda gradient: {gradient.function_name}),
-    ):
+    ]
+    for entries, names in tables:
         remaining = [entry for entry in entries if gone.isdisjoint(names(entry))]
         del entries[:]
         entries.extend(remaining)

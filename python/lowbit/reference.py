@@ -150,7 +150,7 @@ class _TTQWeightQuantizer(tf.Module):
         zero = tf.zeros([], self.dtype)
 
         @tf.custom_gradient
-        def quantize(weights: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> tuple:
+        def quantize(weights: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> Any:
             threshold = self.threshold * tf.reduce_max(tf.abs(weights))
             above = weights > threshold
             below = weights < -threshold

@@ -28,6 +28,7 @@ an epoch on a CPU, or ask for less with --seeds 1.
 # A digits epoch is 21 steps, one of the others 780 to 940.
 EPOCHS = {"digits": 20, "mnist": 2, "fashion_mnist": 3, "cifar10": 5}
 _FORMATS = (".png", ".pdf", ".svg")
+NEEDS_TENSORFLOW = True
 _REQUIRED = ("sklearn", "matplotlib", "rich")
 
 

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gathers the facts, has the probe run, and tells what is wrong from what both say."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lowbit import _loader
+from lowbit._version import __version__
+from lowbit.doctor import gpus as nvidia
+from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
+
+_TIMEOUT = 600  # seconds; a GPU that compiles PTX for the first time may need many
+# In place of Python's own search for modules: that of this process, whatever has set it.
+_PROBE = "import runpy, sys; sys.path[:] = {path!r}; runpy.run_path({probe!r}, run_name='__main__')"
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something to mend.
+
+    Attributes:
+        wrong: What is wrong.
+        mend: Lines that say what to do; indented ones are commands.
+    """
+
+    wrong: str
+    mend: list[str]
+
+
+@dataclass
+class Findings:
+    """All that is known. None: it was not found, or could not be asked for.
+
+    Attributes:
+        lowbit: The versions of lowbit, Python and others.
+        package: The folder of lowbit.
+        library: The path of the op library that was chosen.
+        reason: Why this one.
+        minors: The minor versions of TensorFlow that there is an op library for.
+        simd: The SIMD level.
+        threads: How many TensorFlow runs an op on.
+        xla: The path of the library of XLA kernels.
+        cuda: What the GPU kernels were built with and for.
+        driver: The NVIDIA driver.
+        gpus: The GPUs that the driver sees.
+        tensorflow_has_cuda: Whether TensorFlow was built for GPUs.
+        tensorflow_gpus: Those that it sees.
+        self_test: "OK" or an error, by device and op.
+        problems: What there is to mend.
+    """
+
+    lowbit: str = __version__
+    python: str = platform.python_version()
+    tensorflow: str | None = None
+    keras: str | None = None
+    numpy: str | None = None
+    package: str = str(Path(_loader.__file__).parent)
+    library: str | None = None
+    reason: str | None = None
+    minors: list[str] = field(default_factory=_loader.minors)
+    simd: str | None = None
+    threads: int | None = None
+    xla: str | None = None
+    cuda: CudaBuild | None = None
+    driver: Driver = field(default_factory=Driver)
+    gpus: list[Gpu] = field(default_factory=list)
+    tensorflow_has_cuda: bool | None = None
+    tensorflow_gpus: list[Gpu] = field(default_factory=list)
+    self_test: dict[str, dict[str, str]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def examine(self_test: bool) -> Findings:
+    """Finds out how lowbit fares here.
+
+    Args:
+        self_test: Whether to run every op on every device.
+
+    Returns:
+        What was found, with the problems.
+    """
+    told = _probe(self_test)
+    found = Findings(
+        tensorflow=told.get("tensorflow"),
+        keras=_installed("keras"),
+        numpy=_installed("numpy"),
+        simd=told.get("simd"),
+        threads=told.get("threads"),
+        cuda=CudaBuild.parse(told["cuda"]) if told.get("cuda") else None,
+        tensorflow_has_cuda=told.get("tensorflow_has_cuda"),
+        self_test=told["self_test"],
+    )
+    if found.tensorflow is not None:
+        found.library = _loader.candidate(found.tensorflow)
+        override = os.environ.get("LOWBIT_LIBRARY")
+        minor = ".".join(found.tensorflow.split(".")[:2])
+        found.reason = "LOWBIT_LIBRARY names it" if override else f"it is for TensorFlow {minor}"
+    found.driver, found.gpus = nvidia.find(found.cuda)
+    for gpu in told.get("tensorflow_gpus", ()):
+        capability = gpu["capability"]
+        covered = found.cuda.covers(capability) if found.cuda and capability else None
+        found.tensorflow_gpus.append(Gpu(gpu["name"], capability, covered))
+    found.problems = [*_import_problems(told), *gpu_problems(found), *_op_problems(found)]
+    return found
+
+
+def _probe(self_test: bool) -> dict[str, Any]:
+    """What the probe said, with how it ended: `stage` is None if it came to its end."""
+    probe = str(Path(__file__).with_name("probe.py"))
+    code = _PROBE.format(path=sys.path, probe=probe)
+    command = [sys.executable, "-c", code, *(["self-test"] if self_test else [])]
+    # Of TensorFlow's messages, only those about its end.
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    told: dict[str, Any] = {"stage": "starting Python", "self_test": {}}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=_TIMEOUT)
+            told["ended"] = _ending(process.returncode, errors)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            told["ended"] = f"was not done after {_TIMEOUT} s"
+    for line in output.splitlines():
+        findings = json.loads(line)
+        if "device" in findings:
+            results = told["self_test"].setdefault(findings["device"], {})
+            results[findings["op"]] = findings["result"]
+        else:
+            told.update(findings)
+    return told
+
+
+def _ending(status: int, errors: str) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    lines = errors.strip().splitlines()
+    return f"ended with status {status}" + (f": {lines[-1]}" if lines else "")
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _import_problems(told: dict[str, Any]) -> list[Problem]:
+    """What keeps TensorFlow or lowbit from being imported."""
+    if "tensorflow_error" in told:
+        return [Problem(f"`import tensorflow` fails: {told['tensorflow_error']}", _reinstall())]
+    if "lowbit_error" in told:
+        wrong, *mend = told["lowbit_error"].splitlines()
+        mend = [line for line in mend if line != _loader.HINT]
+        return [
+            Problem(wrong, mend or ["Install lowbit anew, in a copy of its source:", *_build()])
+        ]
+    if told["stage"] is None:
+        return []
+    wrong = f"Python {told['ended']} while {told['stage']}"
+    if "tensorflow" not in told:
+        return [Problem(wrong, _reinstall())]
+    return [Problem(wrong, _other_library())]
+
+
+def gpu_problems(found: Findings) -> list[Problem]:
+    """What keeps GPUs from being used."""
+    problems = []
+    cuda = found.cuda
+    if cuda is not None and found.tensorflow_gpus and nvidia.is_too_old(found.driver, cuda):
+        wrong = (
+            f"the GPU kernels were built with CUDA {cuda.toolkit}, "
+            f"the NVIDIA driver runs CUDA {found.driver.cuda} at most"
+        )
+        problems.append(Problem(wrong, _older_cuda(str(found.driver.cuda).partition(".")[0])))
+    uncovered = [gpu for gpu in found.tensorflow_gpus if gpu.is_uncovered]
+    if uncovered and found.simd is not None:
+        names = ", ".join(sorted({f"{gpu.name} ({gpu.capability})" for gpu in uncovered}))
+        numbers = ";".join(sorted({str(gpu.capability).replace(".", "") for gpu in uncovered}))
+        built = f"it was built for {' '.join(cuda.architectures)}" if cuda else "it has none"
+        how = "Build lowbit for it with CUDA 12.0 or newer, in a copy of its source:"
+        options = f'CMAKE_ARGS="-DLOWBIT_CUDA=ON -DLOWBIT_CUDA_ARCHITECTURES={numbers}" '
+        problems.append(
+            Problem(f"the op library has no kernels for {names}: {built}", [how, *_build(options)])
+        )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if found.gpus and found.tensorflow_has_cuda and not found.tensorflow_gpus and not hidden:
+        wrong = "TensorFlow sees no GPU, though the driver does: it finds no CUDA libraries"
+        mend = ["Install them:", '    pip install "tensorflow[and-cuda]==' + f'{found.tensorflow}"']
+        problems.append(Problem(wrong, mend))
+    return problems
+
+
+def _op_problems(found: Findings) -> list[Problem]:
+    """The ops that failed, one problem for those of a device that failed in the same way."""
+    problems = []
+    for device, results in found.self_test.items():
+        if device.startswith("GPU") and found.tensorflow_gpus[int(device[4:])].is_uncovered:
+            continue  # has its problem already
+        for error in dict.fromkeys(result for result in results.values() if result != "OK"):
+            ops = ", ".join(op for op, result in results.items() if result == error)
+            problems.append(Problem(f"{ops} on {device}: {error}", _other_library()))
+    return problems
+
+
+def _reinstall() -> list[str]:
+    names = {name: version for name in _TENSORFLOWS if (version := _installed(name))}
+    name, version = next(iter(names.items()), ("tensorflow-cpu", None))
+    requirement = f"{name}=={version}" if version else name
+    return ["Install TensorFlow anew:", f"    pip install --force-reinstall {requirement}"]
+
+
+def _older_cuda(major: str) -> list[str]:
+    if int(major) < 12:
+        return ["Update the driver."]
+    mend = f"Update the driver, or build lowbit with CUDA {major}, in a copy of its source:"
+    return [mend, *_build(f"CUDA_HOME=/usr/local/cuda-{major} ")]
+
+
+def _other_library() -> list[str]:
+    if os.environ.get("LOWBIT_LIBRARY"):
+        return ["LOWBIT_LIBRARY names the library; take lowbit's own:", "    unset LOWBIT_LIBRARY"]
+    return ["Build lowbit anew, in a copy of its source:", *_build()]
+
+
+def _build(environment: str = "") -> list[str]:
+    """The commands that build lowbit, with variables before the last one."""
+    *first, last = _loader.BUILD
+    command = last.lstrip()
+    return [*first, last.replace(command, environment + command)]
