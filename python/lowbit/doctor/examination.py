@@ -134,6 +134,8 @@ def _probe(self_test: bool) -> dict[str, Any]:
             output, _ = process.communicate()
             told["ended"] = f"was not done after {_TIMEOUT} s"
     for line in output.splitlines():
+        if not line.startswith("{"):
+            continue  # printed by something that Python runs at its start
         findings = json.loads(line)
         if "device" in findings:
             results = told["self_test"].setdefault(findings["device"], {})

@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m lowbit`: doctor, info and bench, where lowbit works and where its import fails."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from conftest import DEVICE
+
+import lowbit
+from lowbit import __main__, _bench, ops
+from lowbit.doctor import examination, probe, report
+from lowbit.doctor import gpus as nvidia
+from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
+
+PACKAGE = pathlib.Path(lowbit.__file__).parent
+LIBRARY = pathlib.Path(lowbit.library_path())
+MINOR = LIBRARY.stem.removeprefix("tf").replace("_", ".")
+OPS = [
+    "LinearMidTreadHalfQuantizer",
+    "BinaryMeanScalingQuantizer",
+    "BinaryChannelWiseMeanScalingQuantizer",
+    "TTQWeightQuantizer",
+    "TWNWeightQuantizer",
+]
+MISSING = "raise ModuleNotFoundError(name='tensorflow')"
+# Enough of TensorFlow for a library that does not load.
+FAKE = f"""
+import ctypes, types
+__version__ = "{MINOR}.0"
+errors = types.SimpleNamespace(OpError=OSError)
+load_op_library = ctypes.CDLL
+"""
+BUILD = CudaBuild("13.0", ["75-real", "80-real", "90-real", "120"])
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs `python -m lowbit`, with a module in place of TensorFlow if one is given."""
+
+    def run(*arguments, tensorflow=None, start=("-m", "lowbit"), **environment):
+        if tensorflow is not None:
+            (tmp_path / "tensorflow.py").write_text(tensorflow)
+        # The machine's GPUs make no difference: there is no nvidia-smi on the path.
+        search = os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])
+        hidden = {"CUDA_VISIBLE_DEVICES": "-1"}
+        base = {k: v for k, v in os.environ.items() if not k.startswith("LOWBIT_")}
+        return subprocess.run(
+            [sys.executable, *start, *arguments],
+            env={**base, "PYTHONPATH": search, "PATH": str(tmp_path), **hidden, **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.fixture
+def problem(command):
+    """Runs the doctor and returns the one problem that it finds, as lines."""
+
+    def run(tensorflow, **environment):
+        result = command("doctor", tensorflow=tensorflow, **environment)
+        assert (result.returncode, result.stderr) == (1, "")
+        _, _, problems = result.stdout.partition("\nTo mend:\n1. ")
+        assert problems, result.stdout
+        assert "\n2. " not in problems
+        assert "No op was run." in result.stdout
+        return problems.splitlines()
+
+    return run
+
+
+def library(path, code):
+    """Makes a shared library, or skips the test where there is no compiler."""
+    compiler = shutil.which("c++") or pytest.skip("no C++ compiler on PATH")
+    options = ["-shared", "-fPIC", "-Wl,-z,now", "-x", "c++", "-", "-o", str(path)]
+    subprocess.run([compiler, *options], input=code, text=True, check=True)
+    return str(path)
+
+
+# --- where all is well ----------------------------------------------------------------------------
+
+
+def test_healthy(command):
+    result = command("doctor")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "All is well."
+    assert f"  op library   {LIBRARY}" in lines
+    assert f"               chosen because it is for TensorFlow {MINOR}" in lines
+    assert "  XLA library  not built" in lines
+    assert "  GPU driver   none: nvidia-smi not found" in lines
+    assert [line.split() for line in lines if "Quantizer" in line] == [
+        [op, "OK,", "OK"] for op in OPS
+    ]
+    assert len(lines) <= 24
+
+
+def test_healthy_as_json(command):
+    result = command("doctor", "--json", LOWBIT_LIBRARY=str(LIBRARY), LOWBIT_ISA="baseline")
+    found = json.loads(result.stdout)
+    assert result.returncode == 0
+    assert set(found) == set(examination.Findings.__dataclass_fields__)
+    assert found["lowbit"] == lowbit.__version__
+    assert found["reason"] == "LOWBIT_LIBRARY names it"
+    assert found["simd"] == "baseline"
+    assert found["threads"] >= 1
+    assert found["xla"] is None
+    assert MINOR in found["minors"]
+    assert found["driver"] == {"version": None, "cuda": None, "missing": "nvidia-smi not found"}
+    assert found["gpus"] == found["tensorflow_gpus"] == found["problems"] == []
+    expected = {op + suffix: "OK" for op in OPS for suffix in ("", "Grad")}
+    assert found["self_test"] == {"CPU:0": expected}
+
+
+# --- where the import fails -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tensorflow", "wrong", "mend"),
+    [
+        (MISSING, "lowbit needs TensorFlow 2.16 or newer, and none", 'pip install "lowbit[cpu]"'),
+        ("", "lowbit needs TensorFlow 2.16 or newer, and none", 'pip install "lowbit[cpu]"'),
+        (
+            "__version__ = '2.15.1'",
+            "lowbit needs TensorFlow 2.16 or newer, got 2.15.1",
+            'pip install --upgrade "lowbit[cpu]"',
+        ),
+        (
+            "__version__ = '2.99.0-rc1'",
+            f"lowbit has no op library that fits TensorFlow 2.99.0-rc1: there is no {PACKAGE}",
+            'pip install "tensorflow-cpu==2.',
+        ),
+        (
+            "import dependency_of_tensorflow",
+            "`import tensorflow` fails: ModuleNotFoundError: No module named 'dependency",
+            "pip install --force-reinstall tensorflow",
+        ),
+        (
+            "raise TypeError('Descriptors cannot be created directly')",
+            "`import tensorflow` fails: TypeError: Descriptors cannot be created directly",
+            "pip install --force-reinstall tensorflow",
+        ),
+    ],
+    ids=["missing", "remains", "old", "new", "incomplete", "broken"],
+)
+def test_tensorflow_that_does_not_fit(problem, tensorflow, wrong, mend):
+    first, *lines = problem(tensorflow)
+    assert first.startswith(wrong)
+    assert any(line.startswith("       " + mend) for line in lines)
+    assert not any("doctor" in line for line in lines)
+
+
+def test_process_that_tensorflow_kills(problem):
+    lines = problem("import os; print('a message', flush=True); os.abort()")
+    assert lines[0] == "Python was killed by SIGABRT while importing tensorflow"
+    assert lines[2].startswith("       pip install --force-reinstall tensorflow")
+
+
+def test_truncated_library(problem, tmp_path):
+    path = tmp_path / "half.so"
+    path.write_bytes(LIBRARY.read_bytes()[: LIBRARY.stat().st_size // 2])
+    first, *_, mend = problem(FAKE, LOWBIT_LIBRARY=str(path))
+    assert first.endswith(f": {path} is truncated")
+    assert mend == "       unset LOWBIT_LIBRARY"
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        ("", "undefined symbol: lowbit_isa"),
+        ("void gone(); void call() { gone(); }", "undefined symbol: _Z4gonev"),
+    ],
+    ids=["foreign", "undefined"],
+)
+def test_library_that_does_not_load(problem, tmp_path, code, wrong):
+    path = library(tmp_path / "other.so", code)
+    first, *_, mend = problem(FAKE, LOWBIT_LIBRARY=path)
+    assert first.startswith(f"lowbit has no op library that fits TensorFlow {MINOR}.0: ")
+    assert first.endswith(wrong)
+    assert mend == "       unset LOWBIT_LIBRARY"
+
+
+def test_library_that_kills_the_process(problem, tmp_path):
+    code = "#include <cstdlib>\n__attribute__((constructor)) void f() { abort(); }"
+    lines = problem(FAKE, LOWBIT_LIBRARY=library(tmp_path / "killer.so", code))
+    assert lines[0] == "Python was killed by SIGABRT while loading the op library"
+    assert lines[-1] == "       unset LOWBIT_LIBRARY"
+
+
+def test_problems_as_json(command):
+    result = command("doctor", "--json", tensorflow=MISSING)
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert found["tensorflow"] is found["library"] is found["simd"] is None
+    assert found["self_test"] == {}
+    (problem,) = found["problems"]
+    assert problem["wrong"] == "lowbit needs TensorFlow 2.16 or newer, and none is installed"
+    assert problem["mend"] == ["Install one:", '    pip install "lowbit[cpu]"']
+
+
+def test_info_names_the_doctor(command):
+    result = command("info", tensorflow=MISSING)
+    assert result.returncode == 1
+    assert "  TensorFlow   not found\n" in result.stdout
+    assert result.stdout.endswith("\nThere is something to mend: python -m lowbit doctor\n")
+
+
+def test_commands_that_need_tensorflow_say_what_is_wrong(command):
+    result = command("demo", "--quick", tensorflow=MISSING)
+    assert result.returncode == 1
+    assert result.stderr.startswith("lowbit needs TensorFlow 2.16 or newer, and none")
+    assert result.stderr.endswith("python -m lowbit doctor\n")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [("-c", "import lowbit"), ("-m", "user"), ("-m", "user.script"), ("-m", "lowbit.ops")],
+    ids=lambda start: start[1],
+)
+def test_only_the_command_line_postpones_the_error(command, tmp_path, start):
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "__init__.py").write_text("import lowbit")
+    (tmp_path / "user" / "script.py").write_text("")
+    result = command("lowbit", "-m", "lowbit", start=start, tensorflow=MISSING)
+    assert result.returncode == 1
+    assert "\nImportError: lowbit needs TensorFlow" in result.stderr
+    assert result.stderr.endswith("More about it: python -m lowbit doctor\n")
+
+
+@pytest.mark.parametrize("start", [("-m", "lowbit"), ("-mlowbit",), ("-Bsmlowbit",)])
+def test_help_and_version_need_no_tensorflow(command, start):
+    result = command("--version", start=start, tensorflow=MISSING)
+    assert (result.returncode, result.stdout) == (0, f"lowbit {lowbit.__version__}\n")
+
+
+# --- ops that fail --------------------------------------------------------------------------------
+
+
+def test_failing_ops(monkeypatch):
+    results = dict.fromkeys(OPS, "OK") | {OPS[0]: "wrong result", OPS[1]: "wrong result"}
+    told = {"stage": None, "tensorflow": f"{MINOR}.0", "simd": "avx2", "threads": 2}
+    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": {"CPU:0": results}})
+    found = examination.examine(self_test=True)
+    (problem,) = found.problems
+    assert problem.wrong == f"{OPS[0]}, {OPS[1]} on CPU:0: wrong result"
+    assert problem.mend[-1].startswith("    pip install --no-build-isolation")
+    rows = [line.text.split() for line in report.self_test(found) if "Quantizer" in line.text]
+    assert rows[0] == [OPS[0], "FAILED,", "-"]
+    assert rows[2] == [OPS[2], "OK,", "-"]
+
+
+def test_process_that_an_op_kills(monkeypatch):
+    stage = "running TTQWeightQuantizerGrad on CPU:0"
+    told = {"stage": stage, "ended": "was killed by SIGSEGV", "tensorflow": f"{MINOR}.0"}
+    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": {}})
+    (problem,) = examination.examine(self_test=True).problems
+    assert problem.wrong == f"Python was killed by SIGSEGV while {stage}"
+
+
+@pytest.fixture
+def results(monkeypatch):
+    """Runs the self-test in this process, and returns the result of each op."""
+    monkeypatch.setattr(tf.config, "set_soft_device_placement", lambda _: None)
+
+    def run(device="CPU:0"):
+        told = []
+        probe._test(tf, ops, device, lambda **findings: told.append(findings))
+        return {found["op"]: found["result"] for found in told if "op" in found}
+
+    return run
+
+
+def test_self_test(results):
+    # In the process of its own it runs on the CPU alone here; this is also run on a GPU.
+    expected = [op + suffix for op in OPS for suffix in ("", "Grad")]
+    assert results(DEVICE.removeprefix("/")) == dict.fromkeys(expected, "OK")
+
+
+def test_self_test_notices_wrong_results(monkeypatch, results):
+    wrong = lambda *_, **__: tf.zeros([2, 3])  # noqa: E731
+    for name in (name for name in dir(ops) if "quantizer" in name):
+        monkeypatch.setattr(ops, name, wrong)
+    gradients = ops.TTQGradients(*3 * [tf.constant(0.0)])
+    monkeypatch.setattr(ops, "ttq_weight_quantizer_grad", lambda *_: gradients)
+    assert set(results().values()) == {"wrong result"}
+
+
+def test_self_test_notices_errors(monkeypatch, results):
+    def fail(*_):
+        raise tf.errors.InternalError(None, None, "no kernel image is available\nfor this GPU")
+
+    monkeypatch.setattr(ops, "twn_weight_quantizer", fail)
+    error = "InternalError: no kernel image is available"
+    assert [op for op, result in results().items() if result == error] == ["TWNWeightQuantizer"]
+
+
+# --- GPUs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "covered"),
+    [
+        ("8.0", "80-real", "machine code"),
+        ("8.6", "80-real", "machine code"),
+        ("8.0", "86-real", None),
+        ("9.0", "80-real", None),
+        ("9.0", "80-virtual", "PTX"),
+        ("9.0", "80", "PTX"),
+        ("8.9", "80", "machine code"),
+        ("8.6", "80-virtual", "PTX"),
+        ("7.5", "80", None),
+        ("8.6", "89 80-virtual", "PTX"),
+        ("10.0", "90", "PTX"),
+        ("12.1", "75-real 80-real 90-real 120", "machine code"),
+        ("10.0", "75-real 80-real 90-real 120", None),
+        ("13.0", "75-real 80-real 90-real 120", "PTX"),
+        ("9.0", "", None),
+    ],
+)
+def test_what_covers_a_gpu(capability, architectures, covered):
+    assert CudaBuild.parse(f"13.0: {architectures}").covers(capability) == covered
+
+
+def test_what_the_library_says_of_itself_is_understood():
+    built = lowbit._loader.cuda_build()
+    if built is None:
+        pytest.skip("nvcc not found when the library was built: it has no GPU code")
+    parsed = CudaBuild.parse(built)
+    assert parsed.architectures
+    assert float(parsed.toolkit) >= 12
+    for name in parsed.architectures:
+        number = name.partition("-")[0]
+        assert parsed.covers(f"{number[:-1]}.{number[-1]}") is not None
+
+
+def nvidia_smi(monkeypatch, folder, script):
+    path = folder / "nvidia-smi"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_gpus_that_the_driver_sees(monkeypatch, tmp_path):
+    output = "580.65.06, 9.0, NVIDIA H200\n580.65.06, 8.6, NVIDIA RTX A6000, or so\n"
+    output += "580.65.06, 10.0, NVIDIA B200\n580.65.06, [N/A], Tesla K80"
+    nvidia_smi(monkeypatch, tmp_path, f"printf '%s\\n' '{output}'")
+    monkeypatch.setattr(nvidia, "_newest_cuda", lambda: "13.0")
+    driver, gpus = nvidia.find(BUILD)
+    assert driver == Driver("580.65.06", "13.0")
+    assert gpus == [
+        Gpu("NVIDIA H200", "9.0", "machine code"),
+        Gpu("NVIDIA RTX A6000, or so", "8.6", "machine code"),
+        Gpu("NVIDIA B200", "10.0", None),
+        Gpu("Tesla K80", None, None),
+    ]
+    assert [gpu.is_uncovered for gpu in gpus] == [False, False, True, False]
+    found = examination.Findings(cuda=BUILD, driver=driver, gpus=gpus, tensorflow_has_cuda=False)
+    lines = [line.text for line in report.facts(found)]
+    assert "  GPU driver   580.65.06, for CUDA 13.0 at most" in lines
+    assert "  GPU          NVIDIA H200, compute capability 9.0: covered by machine code" in lines
+    assert "  GPU          NVIDIA B200, compute capability 10.0: not covered" in lines
+    assert "  GPU          Tesla K80, compute capability unknown" in lines
+    assert lines[-1].strip().startswith("this TensorFlow has no GPU support")
+
+
+def test_driver_that_does_not_answer(monkeypatch, tmp_path):
+    nvidia_smi(monkeypatch, tmp_path, "echo 'NVIDIA-SMI has failed'; exit 9")
+    driver, gpus = nvidia.find(BUILD)
+    assert (driver, gpus) == (Driver(missing="NVIDIA-SMI has failed"), [])
+
+
+def gpu_problems(monkeypatch, visible=None, **findings):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = examination.Findings(tensorflow=f"{MINOR}.0", simd="avx2", **findings)
+    return examination.gpu_problems(found)
+
+
+H200 = Gpu("NVIDIA H200", "9.0", "machine code")
+B200 = Gpu("NVIDIA B200", "10.0", None)
+
+
+def test_gpu_that_is_not_covered(monkeypatch):
+    gpus = {"gpus": [H200, B200], "tensorflow_gpus": [H200, B200]}
+    (problem,) = gpu_problems(monkeypatch, cuda=BUILD, tensorflow_has_cuda=True, **gpus)
+    assert problem.wrong.startswith("the op library has no kernels for NVIDIA B200 (10.0): it was")
+    assert "-DLOWBIT_CUDA_ARCHITECTURES=100" in problem.mend[-1]
+
+
+def test_library_without_gpu_kernels(monkeypatch):
+    gpus = [Gpu("NVIDIA H200", "9.0", None)]
+    (problem,) = gpu_problems(monkeypatch, tensorflow_has_cuda=True, tensorflow_gpus=gpus)
+    assert problem.wrong == "the op library has no kernels for NVIDIA H200 (9.0): it has none"
+    assert "-DLOWBIT_CUDA=ON -DLOWBIT_CUDA_ARCHITECTURES=90" in problem.mend[-1]
+
+
+def test_driver_that_is_too_old(monkeypatch):
+    facts = {"cuda": BUILD, "tensorflow_gpus": [H200], "tensorflow_has_cuda": True}
+    assert gpu_problems(monkeypatch, driver=Driver("580", "13.0"), **facts) == []
+    assert gpu_problems(monkeypatch, driver=Driver("999", "14.1"), **facts) == []
+    (problem,) = gpu_problems(monkeypatch, driver=Driver("550", "12.4"), **facts)
+    assert problem.wrong.endswith("built with CUDA 13.0, the NVIDIA driver runs CUDA 12.4 at most")
+    assert "CUDA_HOME=/usr/local/cuda-12 pip install" in problem.mend[-1]
+
+
+def test_gpu_that_tensorflow_does_not_see(monkeypatch):
+    (problem,) = gpu_problems(monkeypatch, gpus=[H200], tensorflow_has_cuda=True)
+    assert problem.mend[-1] == f'    pip install "tensorflow[and-cuda]=={MINOR}.0"'
+    assert gpu_problems(monkeypatch, gpus=[H200], tensorflow_has_cuda=False) == []
+    assert gpu_problems(monkeypatch, "-1", gpus=[H200], tensorflow_has_cuda=True) == []
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_report_without_rich(monkeypatch, capsys):
+    lines = [*report.facts(examination.Findings()), report.Line("All is well.", "bold green")]
+    report.show(lines)
+    with_rich = capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    report.show(lines)
+    assert capsys.readouterr().out == with_rich
+    assert with_rich.endswith("All is well.\n")
+
+
+@pytest.mark.parametrize("name", ["doctor", "info", "demo", "bench"])
+def test_help(capsys, name):
+    with pytest.raises(SystemExit) as exit:
+        __main__.main([name, "--help"])
+    assert exit.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: python -m lowbit {name}")
+    assert max(map(len, text.splitlines())) <= 80
+    if name in ("doctor", "info"):
+        assert "Exit status: 0 if all is well, 1 if there is something to mend." in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["cure"], ["doctor", "--jso"], ["info", "now"]])
+def test_usage_errors(capsys, arguments):
+    with pytest.raises(SystemExit) as exit:
+        __main__.main(arguments)
+    assert exit.value.code == 2
+    assert "python -m lowbit: error: " in capsys.readouterr().err
+
+
+def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys):
+    script = tmp_path / "bench.py"
+    script.write_text("import sys; print(*sys.argv, sys.path[0]); raise SystemExit(3)")
+    monkeypatch.setattr(_bench, "_SCRIPT", script)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
+    with pytest.raises(SystemExit) as exit:
+        __main__.main(["bench", "--quick", "--ops", "ttq", "twn"])
+    assert exit.value.code == 3
+    assert capsys.readouterr().out == f"{script} --quick --ops ttq twn {tmp_path}\n"
+
+
+def test_bench_without_the_source(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(_bench, "_SCRIPT", tmp_path / "bench.py")
+    assert __main__.main(["bench"]) == 1
+    assert "make bench" in capsys.readouterr().err
