@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import DEVICE
 
 import lowbit
-from lowbit import __main__, _bench, ops
+from lowbit import __main__, _bench, _gradients, ops
 from lowbit.doctor import examination, probe, report
 from lowbit.doctor import gpus as nvidia
 from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
@@ -279,9 +279,8 @@ def results(monkeypatch):
 
 
 def test_self_test(results):
-    # In the process of its own it runs on the CPU alone here; this is also run on a GPU.
-    expected = [op + suffix for op in OPS for suffix in ("", "Grad")]
-    assert results(DEVICE.removeprefix("/")) == dict.fromkeys(expected, "OK")
+    # The doctor's own process sees the CPU alone in these tests; this one is also run on a GPU.
+    assert results(DEVICE.removeprefix("/")) == dict.fromkeys(_gradients._GRADIENTS, "OK")
 
 
 def test_self_test_notices_wrong_results(monkeypatch, results):
@@ -375,6 +374,27 @@ def test_driver_that_does_not_answer(monkeypatch, tmp_path):
     nvidia_smi(monkeypatch, tmp_path, "echo 'NVIDIA-SMI has failed'; exit 9")
     driver, gpus = nvidia.find(BUILD)
     assert (driver, gpus) == (Driver(missing="NVIDIA-SMI has failed"), [])
+
+
+def test_gpus_that_tensorflow_sees(monkeypatch):
+    details = {"device_name": "NVIDIA B200", "compute_capability": (10, 0)}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind, kind])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+    told = {"stage": None, "tensorflow": f"{MINOR}.0", "simd": "avx2", "cuda": "13.0: 90-real"}
+    assert probe._gpus(tf, lambda **findings: told.update(findings)) == ["GPU:0", "GPU:1"]
+    failed = dict.fromkeys(OPS, "InternalError: no kernel image")
+    results = {"CPU:0": dict.fromkeys(OPS, "OK"), "GPU:0": failed, "GPU:1": failed}
+    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": results})
+    monkeypatch.setattr(nvidia, "find", lambda _: (Driver("580.65.06", "13.0"), []))
+    found = examination.examine(self_test=True)
+    assert found.tensorflow_gpus == 2 * [Gpu("NVIDIA B200", "10.0", None)]
+    # One problem, not one for each of the ops that fail for it.
+    assert [p.wrong.partition(": ")[0] for p in found.problems] == [
+        "the op library has no kernels for NVIDIA B200 (10.0)"
+    ]
+    title, *rows = [line.text.rstrip() for line in report.self_test(found) if line.text]
+    assert title.split()[-3:] == ["CPU:0", "GPU:0", "GPU:1"]
+    assert all(row.split()[1:] == ["OK,", "-", "FAILED,", "-", "FAILED,", "-"] for row in rows)
 
 
 def gpu_problems(monkeypatch, visible=None, **findings):
