@@ -158,8 +158,10 @@ def test_tensorflow_that_does_not_fit(problem, tensorflow, wrong, mend):
     assert not any("doctor" in line for line in lines)
 
 
-def test_process_that_tensorflow_kills(problem):
-    lines = problem("import os; print('a message', flush=True); os.abort()")
+def test_process_that_tensorflow_kills(problem, tmp_path):
+    # Not everything on the process's standard output is the probe's.
+    (tmp_path / "sitecustomize.py").write_text("print('a message', flush=True)")
+    lines = problem("import os; print('{another}', flush=True); os.abort()")
     assert lines[0] == "Python was killed by SIGABRT while importing tensorflow"
     assert lines[2].startswith("       pip install --force-reinstall tensorflow")
 
@@ -222,8 +224,14 @@ def test_commands_that_need_tensorflow_say_what_is_wrong(command):
 
 @pytest.mark.parametrize(
     "start",
-    [("-c", "import lowbit"), ("-m", "user"), ("-m", "user.script"), ("-m", "lowbit.ops")],
-    ids=lambda start: start[1],
+    [
+        ("-c", "import lowbit"),
+        ("-c", "import sys; del sys.argv[1:]; import lowbit"),
+        ("-m", "user"),
+        ("-m", "user.script"),
+        ("-m", "lowbit.ops"),
+    ],
+    ids=["code", "code without arguments", "package", "module", "module of lowbit"],
 )
 def test_only_the_command_line_postpones_the_error(command, tmp_path, start):
     (tmp_path / "user").mkdir()
