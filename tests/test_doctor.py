@@ -208,6 +208,11 @@ def test_problems_as_json(command):
     assert problem["mend"] == ["Install one:", '    pip install "lowbit[cpu]"']
 
 
+def test_no_library_is_shown_where_there_is_none(command):
+    result = command("info", tensorflow="__version__ = '2.99.1'")
+    assert "\n  op library   none for TensorFlow 2.99.1\n  built for    Tensor" in result.stdout
+
+
 def test_info_names_the_doctor(command):
     result = command("info", tensorflow=MISSING)
     assert result.returncode == 1

@@ -45,7 +45,7 @@ class Findings:
     Attributes:
         lowbit: The versions of lowbit, Python and others.
         package: The folder of lowbit.
-        library: The path of the op library that was chosen.
+        library: The path of the op library that was chosen, loadable or not.
         reason: Why this one.
         minors: The minor versions of TensorFlow that there is an op library for.
         simd: The SIMD level.
@@ -102,10 +102,7 @@ def examine(self_test: bool) -> Findings:
         self_test=told["self_test"],
     )
     if found.tensorflow is not None:
-        found.library = _loader.candidate(found.tensorflow)
-        override = os.environ.get("LOWBIT_LIBRARY")
-        minor = ".".join(found.tensorflow.split(".")[:2])
-        found.reason = "LOWBIT_LIBRARY names it" if override else f"it is for TensorFlow {minor}"
+        _choose_library(found, found.tensorflow)
     found.driver, found.gpus = nvidia.find(found.cuda)
     for gpu in told.get("tensorflow_gpus", ()):
         capability = gpu["capability"]
@@ -113,6 +110,15 @@ def examine(self_test: bool) -> Findings:
         found.tensorflow_gpus.append(Gpu(gpu["name"], capability, covered))
     found.problems = [*_import_problems(told), *gpu_problems(found), *_op_problems(found)]
     return found
+
+
+def _choose_library(found: Findings, tensorflow: str) -> None:
+    path = _loader.candidate(tensorflow)
+    if os.environ.get("LOWBIT_LIBRARY"):
+        found.library, found.reason = path, "LOWBIT_LIBRARY names it"
+    elif os.path.isfile(path):
+        minor = ".".join(tensorflow.split(".")[:2])
+        found.library, found.reason = path, f"it is for TensorFlow {minor}"
 
 
 def _probe(self_test: bool) -> dict[str, Any]:

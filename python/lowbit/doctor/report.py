@@ -62,7 +62,7 @@ def _facts(found: Findings) -> Iterator[tuple[str, str]]:
     yield "TensorFlow", found.tensorflow or "not found"
     yield "Keras", found.keras or "not found"
     yield "NumPy", found.numpy or "not found"
-    yield "op library", found.library or "none without TensorFlow"
+    yield "op library", found.library or f"none for TensorFlow {found.tensorflow or '(not found)'}"
     if found.reason:
         yield "", f"chosen because {found.reason}"
     yield "built for", f"TensorFlow {', '.join(found.minors) or '(none)'}"
