@@ -63,7 +63,7 @@ gpu-bench:  ## Time the GPU kernels beside PyTorch
 	$(PYTHON) benchmarks/gpu/bench.py $(GPU_ARGS)
 
 clean:  ## Remove everything that was built or installed here
-	rm -rf build $(VENV) python/lowbit.egg-info python/lowbit/_ops
+	rm -rf build $(VENV) python/lowbit.egg-info python/lowbit/_ops python/lowbit_numpy/*.so
 
 # The editable install compiles in $(BUILD), so that the target build continues there.
 $(ENVIRONMENT): pyproject.toml setup.py
@@ -76,7 +76,8 @@ $(ENVIRONMENT): pyproject.toml setup.py
 	@rm -f $(VENV)/tf*.stamp
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet 'tensorflow-cpu==$(TF)' 'setuptools>=77' 'cmake>=3.22,<4' ninja
+	$(BIN)/pip install --quiet 'tensorflow-cpu==$(TF)' 'setuptools>=77' 'cmake>=3.22,<4' ninja \
+	  'pybind11>=2.12'
 	PATH=$(SEARCH) LOWBIT_BUILD_DIR=$(BUILD) \
 	  CMAKE_ARGS='-DLOWBIT_BUILD_TESTS=ON "-DLOWBIT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)"' \
 	  $(BIN)/pip install --quiet --no-build-isolation --editable '.[demo,test,dev]' \

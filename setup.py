@@ -26,15 +26,19 @@ def _tool(name: str) -> str:
 class BuildOps(build_ext):
     """Has CMake build the op library, for the TensorFlow it finds, into `lowbit/_ops`.
 
+    Also the extension module of `lowbit_numpy`, for this Python.
+
     Environment: TENSORFLOW_ROOT names a TensorFlow (see cmake/find_tensorflow.py), LOWBIT_BUILD_DIR
     a build folder to keep, CMAKE_ARGS holds further arguments for CMake.
     """
 
     def run(self) -> None:
         package = SOURCE / "python" if self.inplace else pathlib.Path(self.build_lib).resolve()
-        ops = package / "lowbit" / "_ops"
+        ops, numpy = package / "lowbit" / "_ops", package / "lowbit_numpy"
         if not self.inplace:  # libraries of an earlier build, of other sources perhaps
             shutil.rmtree(ops, ignore_errors=True)
+            for library in numpy.glob("*.so"):
+                library.unlink()
         build = os.environ.get("LOWBIT_BUILD_DIR", self.build_temp)
         # CMake remembers what it is not told, and the isolated build of the last time is gone.
         configure = [
@@ -43,6 +47,7 @@ class BuildOps(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DTENSORFLOW_ROOT={os.environ.get('TENSORFLOW_ROOT', '')}",
             f"-DLOWBIT_OPS_DIR={ops}",
+            f"-DLOWBIT_NUMPY_DIR={numpy}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         for arguments in (configure, ["--build", build]):

@@ -38,6 +38,7 @@ def lines_of(tool: str, *arguments: object) -> list[str]:
         ("core", rf'"core/|{STANDARD}'),
         ("cpu", rf'"(core|cpu)/|{STANDARD}'),
         ("cuda", rf'"(core|cuda)/|<cuda_runtime(_api)?\.h>|{STANDARD}'),
+        ("numpy", rf'"(core|cpu|numpy)/|<pybind11/|{STANDARD}'),
         ("tf", rf'"(core|cpu|cuda|tf|absl|tensorflow|unsupported)/|{STANDARD}'),
     ],
 )
@@ -96,6 +97,18 @@ def test_op_library_depends_on_no_path():
     assert not [name for name in needed if "/" in name or "tensorflow_cc" in name]
     assert "RPATH" not in dynamic
     assert "RUNPATH" not in dynamic
+
+
+def test_numpy_module_exports_only_its_entry():
+    modules = list((ROOT / "python" / "lowbit_numpy").glob("_kernels*.so"))
+    if not modules:
+        pytest.skip("lowbit_numpy is not built: no pybind11, or no Python.h")
+    for module in modules:
+        symbols = lines_of("nm", "-D", "--defined-only", module)
+        assert [line.split()[-1] for line in symbols] == ["PyInit__kernels"]
+        assert not [line for line in lines_of("nm", "-D", "-u", module) if "6lowbit" in line]
+        dynamic = "\n".join(lines_of("readelf", "-d", module))
+        assert not re.search("tensorflow|libpython|RPATH|RUNPATH", dynamic)
 
 
 # --- the search for TensorFlow --------------------------------------------------------------------

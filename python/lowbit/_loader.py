@@ -17,7 +17,7 @@ _NEEDED = "lowbit needs TensorFlow 2.16 or newer"
 _OPS = pathlib.Path(__file__).resolve().parent / "_ops"
 _LEVELS = ("baseline", "sse4", "avx2", "avx512")
 BUILD = (
-    '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja',
+    '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja "pybind11>=2.12"',
     "    pip install --no-build-isolation --force-reinstall --no-deps .",
 )
 HINT = "More about it: python -m lowbit doctor"

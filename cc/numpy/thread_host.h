@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plain threads and malloc behind the kernels' Host.
+#ifndef LOWBIT_NUMPY_THREAD_HOST_H_
+#define LOWBIT_NUMPY_THREAD_HOST_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "cpu/host.h"
+
+namespace lowbit {
+
+// Threads live for one pass over an array: a pool would not survive a fork, and the kernels ask for
+// threads only where a pass takes longer than starting them.
+class ThreadHost {
+ public:
+  explicit ThreadHost(int64_t threads) : threads_(threads) {}
+
+  Host host() { return {this, threads_, &ThreadHost::Run, &ThreadHost::Allocate}; }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+
+  // The calling thread is one of them, so that the work is done even where none can be started.
+  static void Run(void* self, int64_t most, Work work) {
+    const int64_t threads = static_cast<ThreadHost*>(self)->threads_;
+    std::vector<std::thread> others;
+    try {
+      for (int64_t i = 1; i < threads && i < most; ++i) others.emplace_back(work.call, work.self);
+    } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
+    }
+    work.call(work.self);
+    for (std::thread& other : others) other.join();
+  }
+
+  static void* Allocate(void* self, size_t bytes) {
+    auto& memory = static_cast<ThreadHost*>(self)->memory_;
+    memory.emplace_back(std::malloc(bytes));
+    return memory.back().get();
+  }
+
+  const int64_t threads_;
+  std::vector<std::unique_ptr<void, Free>> memory_;
+};
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_NUMPY_THREAD_HOST_H_

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The five quantizers and their gradients on NumPy arrays, by lowbit's CPU kernels.
+
+For tools that quantize weights offline: importing it takes NumPy alone, not TensorFlow. Results
+have the bits of the TensorFlow ops on a CPU, for any number of threads and any SIMD level.
+
+Arrays are float16, bfloat16 (of the package ml_dtypes), float32 or float64, of any shape. Those
+that are C-contiguous are read where they are; others are copied first. Every function releases the
+GIL while it computes, and takes two keyword arguments:
+
+* `out`: An array for the result, of the shape and dtype of the input. It may be the input itself:
+  then the function works in place. Without it, a new array is made.
+* `threads`: How many threads may be used. By default one for each of this process's CPUs, up to 16,
+  and fewer for arrays that gain nothing by it; arrays up to 262144 elements are left to the calling
+  thread whatever it says.
+
+Every function raises `TypeError` where an argument has a wrong type or dtype, `ValueError` where it
+has a wrong value or shape, with a message that names the argument, what is required, and what was
+given, and `MemoryError`.
+
+The gradients of the binary quantizers and of TWN are straight through: `dx` is `dy` itself, and
+needs no function.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lowbit_numpy import _arguments
+
+try:
+    from lowbit_numpy import _kernels
+except ImportError as error:
+    raise ImportError(
+        f"lowbit_numpy has no kernels for this Python: {error}\n"
+        "Build lowbit anew with it, in a copy of its source:\n"
+        '    pip install "pybind11>=2.12"\n'
+        "    pip install --force-reinstall --no-deps ."
+    ) from None
+if os.environ.get("LOWBIT_ISA") not in (None, "", _kernels.isa()):
+    raise ImportError(
+        "LOWBIT_ISA must be one of the SIMD levels of this CPU (baseline, sse4, avx2, avx512, "
+        f"where it has them), got {os.environ['LOWBIT_ISA']!r}"
+    )
+
+__all__ = [
+    "TTQGradients",
+    "binary_channel_wise_mean_scaling_quantizer",
+    "binary_mean_scaling_quantizer",
+    "linear_mid_tread_half_quantizer",
+    "linear_mid_tread_half_quantizer_grad",
+    "ttq_weight_quantizer",
+    "ttq_weight_quantizer_grad",
+    "twn_weight_quantizer",
+]
+
+
+class TTQGradients(NamedTuple):
+    """The gradients of `ttq_weight_quantizer`: an array, and two scalars of its dtype."""
+
+    weights: np.ndarray
+    positive: np.generic
+    negative: np.generic
+
+
+def linear_mid_tread_half_quantizer(
+    x: npt.ArrayLike,
+    bit: int,
+    max_value: float,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """`x' = clip(x, 0, max_value)`, rounded to `2^bit - 1` equal steps, halves up.
+
+    With `n = 2^bit - 1`: `y = round(x' * n / max_value) * max_value / n`, and `y = x'` for
+    `bit = 32`. Sources: DoReFa-Net (arXiv:1606.06160), HWGQ (arXiv:1702.00953).
+
+    Args:
+        x: The activations, of any shape. NaN stays NaN.
+        bit: In 1..32.
+        max_value: Finite and > 0.
+        out: Where to put the result; may be `x`.
+        threads: How many threads may be used.
+
+    Returns:
+        The quantized activations, of the shape and dtype of `x`.
+
+    Raises:
+        TypeError: `x` has another dtype, `bit` is no integer, or `max_value` no number.
+        ValueError: `bit` or `max_value` is out of range, or `out` has another shape.
+    """
+    x, dtype = _arguments.array(x, "x")
+    bit = _arguments.bit(bit)
+    max_value = _arguments.max_value(max_value, x)
+    result = _arguments.Result(out, "x", x)
+    threads = _arguments.threads(threads, x)
+    _kernels.linear(dtype, threads, result.apart_from(x), result.array, bit, max_value)
+    return result.finish()
+
+
+def linear_mid_tread_half_quantizer_grad(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    max_value: float,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """`dx = dy` where `0 < x < max_value`, else 0.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        x: The quantizer's input, of the shape and dtype of `dy`. NaN gives NaN.
+        max_value: Finite and > 0.
+        out: Where to put the result; may be `dy` or `x`.
+        threads: How many threads may be used.
+
+    Returns:
+        The gradient with respect to `x`.
+
+    Raises:
+        TypeError: `x` or `dy` has another dtype, or `max_value` is no number.
+        ValueError: `max_value` is out of range, or `dy` or `out` has another shape.
+    """
+    x, dtype = _arguments.array(x, "x")
+    dy = _arguments.array_like(dy, "dy", x, "x")
+    max_value = _arguments.max_value(max_value, x)
+    result = _arguments.Result(out, "x", x)
+    threads = _arguments.threads(threads, x)
+    dy, x = result.apart_from(dy), result.apart_from(x)
+    _kernels.linear_grad(dtype, threads, dy, x, result.array, max_value)
+    return result.finish()
+
+
+def binary_mean_scaling_quantizer(
+    x: npt.ArrayLike, *, out: np.ndarray | None = None, threads: int | None = None
+) -> np.ndarray:
+    """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over all elements.
+
+    Source: DoReFa-Net (arXiv:1606.06160).
+
+    Args:
+        x: The weights, of any shape. NaN anywhere makes all of y NaN.
+        out: Where to put the result; may be `x`.
+        threads: How many threads may be used.
+
+    Returns:
+        The quantized weights, of the shape and dtype of `x`.
+
+    Raises:
+        TypeError: `x` has another dtype.
+        ValueError: `out` has another shape.
+    """
+    x, dtype = _arguments.array(x, "x")
+    return _binary(x, dtype, (1, 1, x.size), out, threads)
+
+
+def binary_channel_wise_mean_scaling_quantizer(
+    x: npt.ArrayLike,
+    axis: int = -1,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over the elements of a channel.
+
+    Source: XNOR-Net (arXiv:1603.05279).
+
+    Args:
+        x: The weights, of rank 1 or more. NaN makes its channel NaN.
+        axis: The channel axis, in `[-rank, rank)`.
+        out: Where to put the result; may be `x`.
+        threads: How many threads may be used.
+
+    Returns:
+        The quantized weights, of the shape and dtype of `x`.
+
+    Raises:
+        TypeError: `x` has another dtype, or `axis` is no integer.
+        ValueError: `x` has rank 0, it has no such axis, or `out` has another shape.
+    """
+    x, dtype = _arguments.array(x, "x")
+    return _binary(x, dtype, _arguments.layout(x, "x", axis), out, threads)
+
+
+def ttq_weight_quantizer(
+    weights: npt.ArrayLike,
+    positive: npt.ArrayLike,
+    negative: npt.ArrayLike,
+    threshold: float = 0.05,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """`+positive` where `w > t`, `-negative` where `w < -t`, else 0: `t = threshold * max(|w|)`.
+
+    Source: Trained Ternary Quantization (arXiv:1612.01064).
+
+    Args:
+        weights: The latent weights, of any shape. NaN anywhere makes all of y NaN.
+        positive: The trained scale above the threshold: a number, or a scalar array of the dtype of
+            `weights`.
+        negative: The trained scale below it, likewise.
+        threshold: In [0, 1).
+        out: Where to put the result; may be `weights`.
+        threads: How many threads may be used.
+
+    Returns:
+        The quantized weights, of the shape and dtype of `weights`.
+
+    Raises:
+        TypeError: An array has another dtype, or `threshold` is no number.
+        ValueError: `threshold` is out of range, a scale is no scalar, or `out` has another shape.
+    """
+    w, dtype = _arguments.array(weights, "weights")
+    scales = _arguments.scale(positive, "positive", w), _arguments.scale(negative, "negative", w)
+    threshold = _arguments.threshold(threshold, w, below=1)
+    result = _arguments.Result(out, "weights", w)
+    threads = _arguments.threads(threads, w)
+    _kernels.ttq(dtype, threads, result.apart_from(w), *scales, result.array, threshold)
+    return result.finish()
+
+
+def ttq_weight_quantizer_grad(
+    dy: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    positive: npt.ArrayLike,
+    negative: npt.ArrayLike,
+    threshold: float = 0.05,
+    negative_gradient: str = "exact",
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> TTQGradients:
+    """`dy` times `positive` where `w > t`, times `negative` where `w < -t`, and `dy` elsewhere.
+
+    The scale `positive` gets the sum of `dy` over `w > t`. The scale `negative` gets minus the sum
+    over `w < -t`, which is its derivative ("exact"), or plus that sum ("paper"), as equation 7 of
+    arXiv:1612.01064 reads and Blueoil has it: an optimiser then climbs the loss along it.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        weights: The quantizer's input, of the shape and dtype of `dy`. NaN anywhere makes all
+            gradients NaN.
+        positive: A number, or a scalar array of the dtype of `weights`.
+        negative: Likewise.
+        threshold: In [0, 1).
+        negative_gradient: "exact" or "paper".
+        out: Where to put the gradient of `weights`; may be `dy` or `weights`.
+        threads: How many threads may be used.
+
+    Returns:
+        The gradients with respect to `weights`, `positive` and `negative`.
+
+    Raises:
+        TypeError: An array has another dtype, or `threshold` is no number.
+        ValueError: `threshold` or `negative_gradient` is none of those, a scale is no scalar, or
+            `dy` or `out` has another shape.
+    """
+    w, dtype = _arguments.array(weights, "weights")
+    dy = _arguments.array_like(dy, "dy", w, "weights")
+    scales = _arguments.scale(positive, "positive", w), _arguments.scale(negative, "negative", w)
+    threshold = _arguments.threshold(threshold, w, below=1)
+    paper = _arguments.negative_gradient(negative_gradient) == "paper"
+    result = _arguments.Result(out, "weights", w)
+    threads = _arguments.threads(threads, w)
+    dy, w = result.apart_from(dy), result.apart_from(w)
+    d_scales = np.empty((), w.dtype), np.empty((), w.dtype)
+    _kernels.ttq_grad(dtype, threads, dy, w, *scales, result.array, *d_scales, threshold, paper)
+    scalars: list[Any] = [d[()] for d in d_scales]
+    return TTQGradients(result.finish(), *scalars)
+
+
+def twn_weight_quantizer(
+    weights: npt.ArrayLike,
+    threshold: float = 0.7,
+    per_channel: bool = False,
+    axis: int = -1,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """`+s` where `w > t`, `-s` where `w < -t`, else 0: `t = threshold * mean(|w|)`.
+
+    `s` is the mean of `|w|` where `|w| > t`, and 0 where there is none. Source: Ternary Weight
+    Networks (arXiv:1605.04711).
+
+    Args:
+        weights: The latent weights, of any shape. NaN makes NaN of all that shares its threshold.
+        threshold: Finite and >= 0.
+        per_channel: Whether `t` and `s` are per channel.
+        axis: The channel axis, in `[-rank, rank)`.
+        out: Where to put the result; may be `weights`.
+        threads: How many threads may be used.
+
+    Returns:
+        The quantized weights, of the shape and dtype of `weights`.
+
+    Raises:
+        TypeError: `weights` has another dtype, `threshold` is no number, `per_channel` no bool, or
+            `axis` no integer.
+        ValueError: `threshold` is out of range, there is no such axis, or `out` has another shape.
+    """
+    w, dtype = _arguments.array(weights, "weights")
+    threshold = _arguments.threshold(threshold, w)
+    axis = _arguments.integer(axis, "axis")
+    channels = _arguments.flag(per_channel, "per_channel")
+    layout = _arguments.layout(w, "weights", axis) if channels else (1, 1, w.size)
+    result = _arguments.Result(out, "weights", w)
+    threads = _arguments.threads(threads, w)
+    _kernels.twn(dtype, threads, result.apart_from(w), result.array, *layout, threshold)
+    return result.finish()
+
+
+def _binary(
+    x: np.ndarray,
+    dtype: int,
+    layout: tuple[int, int, int],
+    out: np.ndarray | None,
+    threads: int | None,
+) -> np.ndarray:
+    result = _arguments.Result(out, "x", x)
+    threads = _arguments.threads(threads, x)
+    _kernels.binary(dtype, threads, result.apart_from(x), result.array, *layout)
+    return result.finish()
