@@ -59,10 +59,9 @@ def test_a_layer_includes_only_those_below(layer, allowed):
 
 def kernel_objects() -> dict[str, pathlib.Path]:
     """The newest object file of the kernels for each SIMD level."""
-    objects = sorted(
-        ROOT.glob("build*/**/lowbit_cpu_*.dir/cc/cpu/kernels.cc.o"),
-        key=lambda path: path.stat().st_mtime,
-    )
+    paths = ROOT.glob("build*/**/lowbit_cpu_*.dir/cc/cpu/kernels.cc.o")
+    native = [path for path in paths if "arm64" not in path.parts]  # tests/test_arm64.py's
+    objects = sorted(native, key=lambda path: path.stat().st_mtime)
     return {path.parents[2].stem.removeprefix("lowbit_cpu_"): path for path in objects}
 
 
