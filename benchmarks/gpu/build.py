@@ -14,7 +14,7 @@ from shared import ROOT, Missing
 FOLDER = ROOT / "build"
 CPU, CUDA, EMULATED = "lowbit_kernels_test", "lowbit_cuda_test", "lowbit_cuda_emulated"
 SOURCES = {
-    CPU: ["cc/core", "cc/cpu", "tests/cc/kernels.h", "tests/cc/kernels.cc"],
+    CPU: ["cc/core", "cc/cpu", "cc/numpy", "tests/cc/kernels.h", "tests/cc/kernels.cc"],
     EMULATED: [
         *("cc/core", "cc/cuda", "cc/emulator", "tests/cc/kernels.h"),
         *("tests/cc/cuda_kernels.cc", "tests/cc/emulated.cc"),

@@ -51,7 +51,7 @@ struct Team {
 struct Scratch {
   double* part[2];    // a reduction's, and the next one's: a slow thread block may still read
   void* stats;        // of each channel, where there are several
-  unsigned* arrived;  // thread blocks that have written their parts; zero between launches
+  unsigned* arrived;  // thread blocks that have written their parts, in passes.cuh
   int lane_bytes;     // of the dynamic shared memory; what follows keeps vectors
   int kept_slots;
 };

@@ -3,15 +3,14 @@
 // tests/test_arm64.py compares between processors.
 #include <cinttypes>
 #include <cstdio>
-#include <cstdlib>
 #include <iterator>
-#include <memory>
 #include <vector>
 
 #include "core/float16.h"
 #include "core/math.h"
 #include "cpu/launch.h"
 #include "kernels.h"
+#include "numpy/thread_host.h"
 
 namespace lowbit {
 namespace {
@@ -25,17 +24,6 @@ constexpr int kOutputs[] = {1, 1, 1, 1, 3, 1};
 constexpr Layout kLayouts[] = {{1, 1, 0},     {1, 1, 1},   {1, 1, 37},    {1, 1, 4099},
                                {1, 1, 70001}, {9, 5, 1},   {576, 64, 1},  {3, 5000, 1},
                                {9, 16, 2},    {5, 3, 256}, {2, 3, 20001}, {0, 5, 3}};
-
-struct Memory {
-  std::vector<std::unique_ptr<void, void (*)(void*)>> blocks;
-
-  static void Run(void*, int64_t, Work work) { work.call(work.self); }
-
-  static void* Allocate(void* self, size_t bytes) {
-    static_cast<Memory*>(self)->blocks.emplace_back(std::malloc(bytes), &std::free);
-    return static_cast<Memory*>(self)->blocks.back().get();
-  }
-};
 
 // The generator of Numerical Recipes: its upper bits are as good as this needs.
 class Random {
@@ -111,8 +99,8 @@ bool Print(int kernel, int dtype, const Layout& layout, bool special) {
   call.inner = layout.inner;
   call.bit = 3;
   call.hyper = 0.7;
-  Memory memory;
-  const Host host{&memory, 1, &Memory::Run, &Memory::Allocate};
+  ThreadHost one_thread(1);
+  const Host host = one_thread.host();
   if (!WithRecipe<T>(call, [&](const auto& recipe) { return LaunchCpu(recipe, host); })) {
     return false;
   }
