@@ -97,6 +97,11 @@ def cuda_build() -> str | None:
     return library.lowbit_cuda_build().decode()
 
 
+def xla_problem() -> str | None:
+    """Why XLA cannot compile lowbit's ops here; None where it can."""
+    return "lowbit was built without its XLA kernels"
+
+
 @functools.cache
 def _tensorflow() -> Any:
     """The module tensorflow; imported here, so that the doctor can ask for `minors` without it."""
