@@ -24,12 +24,13 @@ def _tool(name: str) -> str:
 
 
 class BuildOps(build_ext):
-    """Has CMake build the op library, for the TensorFlow it finds, into `lowbit/_ops`.
+    """Has CMake build an op library, for the TensorFlow it finds, into `lowbit/_ops`.
 
     Also the extension module of `lowbit_numpy`, for this Python.
 
-    Environment: TENSORFLOW_ROOT names a TensorFlow (see cmake/find_tensorflow.py), LOWBIT_BUILD_DIR
-    a build folder to keep, CMAKE_ARGS holds further arguments for CMake.
+    Environment: TENSORFLOW_ROOT names a TensorFlow (see cmake/find_tensorflow.py) or several, with
+    `;` between them, LOWBIT_BUILD_DIR a build folder to keep, CMAKE_ARGS holds further arguments
+    for CMake.
     """
 
     def run(self) -> None:
