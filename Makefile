@@ -10,7 +10,7 @@ ENVIRONMENT := $(VENV)/tf$(TF).stamp
 BIN := $(VENV)/bin
 SEARCH = "$(abspath $(BIN)):$$PATH"
 
-CXX_FILES = $(shell find cc tests/cc benchmarks \
+CXX_FILES = $(shell find cc tests/cc benchmarks packaging \
   -name '*.h' -o -name '*.cc' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh')
 SHELL_FILES = .ci/run $(wildcard *.sh)
 

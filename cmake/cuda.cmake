@@ -106,7 +106,7 @@ function(lowbit_compile_cuda source object)
     COMMAND ${LOWBIT_NVCC} -c ${PROJECT_SOURCE_DIR}/${source} -o ${object}
             -ccbin ${CMAKE_CXX_COMPILER} -std=c++17 -O3 ${LOWBIT_NVCC_FLAGS} ${gencode} ${compress}
             --threads 0 -MD -MF ${object}.d -I ${PROJECT_SOURCE_DIR}/cc
-            -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off
+            -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off,${LOWBIT_FILE_NAMES}
     DEPENDS ${PROJECT_SOURCE_DIR}/${source}
     DEPFILE ${object}.d
     COMMENT "Building ${source} for ${LOWBIT_CUDA_BUILT}"
@@ -121,8 +121,5 @@ add_library(lowbit_cuda OBJECT cc/cuda/errors.cc cc/cuda/gpu.cc)
 add_dependencies(lowbit_cuda lowbit_cuda_object)
 target_include_directories(lowbit_cuda SYSTEM PUBLIC ${LOWBIT_CUDA_INCLUDE})
 target_compile_definitions(lowbit_cuda PRIVATE "LOWBIT_CUDA_BUILT=\"${LOWBIT_CUDA_BUILT}\"")
-target_compile_definitions(lowbit_cuda INTERFACE LOWBIT_HAS_CUDA)
-# Before anything of TensorFlow's on the command line: its framework library exports cuda* functions
-# of its own, which belong to another version of CUDA.
 target_link_libraries(lowbit_cuda INTERFACE ${cuda_object} ${LOWBIT_CUDART} dl rt pthread)
 set(LOWBIT_CUDA_FOUND ON)

@@ -35,6 +35,4 @@ set_target_properties(lowbit_numpy PROPERTIES
 target_include_directories(lowbit_numpy SYSTEM PRIVATE ${numpy_includes})
 target_compile_definitions(lowbit_numpy PRIVATE NDEBUG)
 target_link_libraries(lowbit_numpy PRIVATE lowbit_cpu Threads::Threads)
-file(CONFIGURE OUTPUT numpy_exports.map CONTENT "{ global: PyInit_*; local: *; };\n")
-target_link_options(lowbit_numpy PRIVATE
-  -Wl,-z,now -Wl,--version-script=${PROJECT_BINARY_DIR}/numpy_exports.map)
+lowbit_export(lowbit_numpy PyInit_*)

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-# lowbit_ops_<major>_<minor>: the op library for each TensorFlow of TENSORFLOW_ROOT. The kernels see
-# no header of TensorFlow's, so all the libraries share their objects.
+# lowbit_kernels, the kernels of all devices, and lowbit_ops_<major>_<minor>, the op library for each
+# TensorFlow of TENSORFLOW_ROOT.
 
-# -z now: a library that does not fit its TensorFlow fails when it is loaded, not at a later call.
-file(CONFIGURE OUTPUT exports.map CONTENT "{ global: lowbit_*; local: *; };\n")
-set(tf_link_options
-  -Wl,--no-undefined -Wl,-z,now -Wl,--version-script=${PROJECT_BINARY_DIR}/exports.map)
+# One library for all TensorFlows, of which the kernels see nothing: the code for seven GPUs in each
+# op library would make a wheel for four of them 18 MB. And where no library of TensorFlow's is
+# linked, none can offer its CUDA functions, of another version, for those of ours.
+add_library(lowbit_kernels SHARED)
+set_target_properties(lowbit_kernels PROPERTIES
+  LINKER_LANGUAGE CXX LIBRARY_OUTPUT_DIRECTORY ${LOWBIT_OPS_DIR})
+target_link_libraries(lowbit_kernels PRIVATE lowbit_cpu)
+if(LOWBIT_CUDA_FOUND)
+  target_link_libraries(lowbit_kernels PRIVATE lowbit_cuda)
+  target_include_directories(lowbit_kernels SYSTEM INTERFACE ${LOWBIT_CUDA_INCLUDE})
+  target_compile_definitions(lowbit_kernels INTERFACE LOWBIT_HAS_CUDA)
+endif()
+target_link_options(lowbit_kernels PRIVATE -Wl,--no-undefined)
+lowbit_export(lowbit_kernels _ZN6lowbit*)
 
 file(GLOB tf_sources CONFIGURE_DEPENDS cc/tf/*.cc)
 if(NOT LOWBIT_CUDA_FOUND)
@@ -32,21 +42,19 @@ function(lowbit_add_ops root)
   add_library(${ops} MODULE ${tf_sources})
   set_target_properties(${ops} PROPERTIES
     PREFIX "" SUFFIX ".so" OUTPUT_NAME tf${tf_major}_${tf_minor}
-    LIBRARY_OUTPUT_DIRECTORY ${LOWBIT_OPS_DIR} LINK_DEPENDS ${PROJECT_BINARY_DIR}/exports.map)
+    LIBRARY_OUTPUT_DIRECTORY ${LOWBIT_OPS_DIR})
   target_include_directories(${ops} SYSTEM PRIVATE ${tf_include})
   # NDEBUG and Eigen's alignment change inline classes: both as in TensorFlow's own build.
   target_compile_definitions(${ops} PRIVATE
     NDEBUG EIGEN_MAX_ALIGN_BYTES=64 _GLIBCXX_USE_CXX11_ABI=${tf_cxx11_abi})
+  target_compile_options(${ops} PRIVATE -ffile-prefix-map=${tf_include}/=)
   target_precompile_headers(${ops} PRIVATE
     <tensorflow/core/framework/op.h>
     <tensorflow/core/framework/op_kernel.h>
     <tensorflow/core/framework/shape_inference.h>)
-  target_link_libraries(${ops} PRIVATE lowbit_cpu)
-  if(LOWBIT_CUDA_FOUND)
-    target_link_libraries(${ops} PRIVATE lowbit_cuda)
-  endif()
-  target_link_libraries(${ops} PRIVATE ${tf_library})
-  target_link_options(${ops} PRIVATE ${tf_link_options})
+  target_link_libraries(${ops} PRIVATE lowbit_kernels ${tf_library})
+  target_link_options(${ops} PRIVATE -Wl,--no-undefined -Wl,-rpath,$ORIGIN)
+  lowbit_export(${ops} lowbit_*)
 endfunction()
 
 if(TENSORFLOW_ROOT)

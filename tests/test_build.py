@@ -13,7 +13,7 @@ import venv
 import pytest
 import tensorflow as tf
 
-from lowbit import library_path
+from lowbit import _loader, library_path
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIND_TENSORFLOW = ROOT / "cmake" / "find_tensorflow.py"
@@ -79,23 +79,49 @@ def test_kernels_of_a_simd_level_define_symbols_only_in_its_namespace():
         assert [name for name in defined if not own.match(name)] == []
 
 
+def kernels_path() -> pathlib.Path:
+    return pathlib.Path(library_path()).with_name(_loader.KERNELS)
+
+
+def symbols_of(path: object, *arguments: str) -> set[str]:
+    return {line.split()[-1] for line in lines_of("nm", "-D", *arguments, path)}
+
+
 def test_op_library_exports_only_its_c_functions():
-    symbols = lines_of("nm", "-D", "--defined-only", library_path())
-    names = {line.split()[-1] for line in symbols} - {"lowbit_cuda_build"}  # in a GPU build
+    names = symbols_of(library_path(), "--defined-only") - {"lowbit_cuda_build"}  # in a GPU build
     assert names == {"lowbit_isa", "lowbit_set_isa"}
 
 
-def test_op_library_has_all_its_kernels():
-    assert not [line for line in lines_of("nm", "-D", "-u", library_path()) if "6lowbit" in line]
+def test_kernels_export_only_how_to_launch_them():
+    names = symbols_of(kernels_path(), "--defined-only")
+    launch = re.compile(
+        r"_ZN6lowbit(9LaunchCpu|10LaunchCuda|9ActiveIsa|6SetIsa|.*Cuda(Error|Build))"
+    )
+    assert [name for name in names if not launch.match(name)] == []
 
 
-def test_op_library_depends_on_no_path():
-    dynamic = "\n".join(lines_of("readelf", "-d", library_path()))
-    needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic)
-    assert FRAMEWORK in needed
-    assert not [name for name in needed if "/" in name or "tensorflow_cc" in name]
-    assert "RPATH" not in dynamic
-    assert "RUNPATH" not in dynamic
+def test_op_library_finds_all_its_kernels():
+    used = {name for name in symbols_of(library_path(), "-u") if "6lowbit" in name}
+    assert used
+    assert used <= symbols_of(kernels_path(), "--defined-only")
+
+
+def needed_by(path: object) -> tuple[set[str], set[str]]:
+    """The libraries that a library needs, and where it has them searched."""
+    dynamic = "\n".join(lines_of("readelf", "-d", path))
+    return tuple(
+        set(re.findall(rf"\({tag}\).*\[(.*)\]", dynamic)) for tag in ("NEEDED", "R(?:UN)?PATH")
+    )
+
+
+def test_libraries_depend_on_no_path():
+    needed, search = needed_by(library_path())
+    assert {FRAMEWORK, _loader.KERNELS} <= needed
+    assert search == {"$ORIGIN"}
+    kernels_need, kernels_search = needed_by(kernels_path())
+    assert not [name for name in needed | kernels_need if "/" in name or "tensorflow_cc" in name]
+    assert not [name for name in kernels_need if "tensorflow" in name]
+    assert kernels_search == set()
 
 
 def test_numpy_module_exports_only_its_entry():
@@ -103,11 +129,11 @@ def test_numpy_module_exports_only_its_entry():
     if not modules:
         pytest.skip("lowbit_numpy is not built: no pybind11, or no Python.h")
     for module in modules:
-        symbols = lines_of("nm", "-D", "--defined-only", module)
-        assert [line.split()[-1] for line in symbols] == ["PyInit__kernels"]
-        assert not [line for line in lines_of("nm", "-D", "-u", module) if "6lowbit" in line]
-        dynamic = "\n".join(lines_of("readelf", "-d", module))
-        assert not re.search("tensorflow|libpython|RPATH|RUNPATH", dynamic)
+        assert symbols_of(module, "--defined-only") == {"PyInit__kernels"}
+        assert not [name for name in symbols_of(module, "-u") if "6lowbit" in name]
+        needed, search = needed_by(module)
+        assert not [name for name in needed if re.search("tensorflow|libpython", name)]
+        assert search == set()
 
 
 # --- the search for TensorFlow --------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tensorflow.python.framework import kernels
 
 import lowbit
 
+KERNELS = pathlib.Path(lowbit.library_path()).with_name(lowbit._loader.KERNELS)
 OPS = (
     "LinearMidTreadHalfQuantizer",
     "BinaryMeanScalingQuantizer",
@@ -55,9 +56,10 @@ def test_no_symbol_of_another_cuda_is_used():
     """TensorFlow's library exports cuda* functions, which belong to the CUDA it was built with."""
     if shutil.which("nm") is None:
         pytest.skip("nm is not installed")
-    command = ["nm", "-D", "--undefined-only", lowbit.library_path()]
+    command = ["nm", "-D", "--undefined-only", lowbit.library_path(), KERNELS]
     symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "tensorflow" in symbols
+    assert "LaunchCuda" in symbols
     assert re.findall(r"U (cu[A-Z_]\w*|cuda\w*|__cuda\w*)", symbols) == []
 
 
@@ -97,7 +99,7 @@ def cuobjdump(*arguments):
     if tool is None:
         pytest.skip("cuobjdump not found: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     return subprocess.run(
-        [tool, *arguments, lowbit.library_path()],
+        [tool, *arguments, str(KERNELS)],
         capture_output=True,
         text=True,
         check=True,

@@ -98,9 +98,19 @@ def test_library_with_undefined_symbols(package):
     assert message.endswith(f"{REBUILD}\n{DOCTOR}")
 
 
-def test_truncated_library(package):
-    library = package / "_ops" / LIBRARY.name
-    whole = LIBRARY.read_bytes()
+def test_library_without_the_kernels(package):
+    shutil.copy(LIBRARY, package / "_ops")
+    message = import_error(package.parent)
+    assert message.startswith(NO_FIT)
+    assert f"{_loader.KERNELS}: cannot open shared object file" in message
+    assert message.endswith(f"{REBUILD}\n{DOCTOR}")
+
+
+@pytest.mark.parametrize("name", [LIBRARY.name, _loader.KERNELS])
+def test_truncated_library(package, name):
+    shutil.copytree(LIBRARY.parent, package / "_ops", dirs_exist_ok=True)
+    library = package / "_ops" / name
+    whole = library.read_bytes()
     # In a process of its own, which such a library may kill.
     code = (
         "from lowbit import _loader\n"
@@ -110,7 +120,6 @@ def test_truncated_library(package):
         "    except ImportError as error: print(str(error).splitlines()[0])\n"
     )
     (package / "__init__.py").write_text("")
-    library.write_bytes(whole)
     lines = run(code, package.parent).stdout.splitlines()
     assert len(lines) == 5
     assert all(line.startswith(NO_FIT) for line in lines)

@@ -14,6 +14,9 @@
 #define LOWBIT_HD inline __attribute__((always_inline))
 #endif
 
+// For what is called from another library; everything else is hidden.
+#define LOWBIT_EXPORT __attribute__((visibility("default")))
+
 namespace lowbit {
 
 // 16-bit storage. Arithmetic happens in Compute<T>, never in 16 bits.

@@ -7,8 +7,6 @@
 #include <cstring>
 #include <fstream>
 
-#include "core/recipes.h"
-
 namespace lowbit {
 
 // Defined by kernels.cc, once per level.

@@ -3,6 +3,7 @@
 #ifndef LOWBIT_CPU_LAUNCH_H_
 #define LOWBIT_CPU_LAUNCH_H_
 
+#include "core/recipes.h"
 #include "cpu/host.h"
 
 namespace lowbit {
@@ -11,12 +12,20 @@ namespace lowbit {
 template <class Recipe>
 bool LaunchCpu(const Recipe& recipe, const Host& host);
 
+#define LOWBIT_KERNEL(Recipe)                                                       \
+  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<float>&, const Host&);  \
+  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<double>&, const Host&); \
+  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<Half>&, const Host&);   \
+  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<Bfloat16>&, const Host&);
+#include "core/kernels.inc"
+#undef LOWBIT_KERNEL
+
 // The instruction set in use: what the environment variable LOWBIT_ISA names (baseline, sse4, avx2
 // or avx512) if this machine has it, else the widest one.
-const char* ActiveIsa();
+LOWBIT_EXPORT const char* ActiveIsa();
 
 // Switches it for the whole process; false, and nothing changes, if this machine lacks it.
-bool SetIsa(const char* name);
+LOWBIT_EXPORT bool SetIsa(const char* name);
 
 // Outputs larger than this are streamed past the cache: by default, than the last-level cache.
 void SetStreamBytes(int64_t bytes);

@@ -7,12 +7,14 @@
 
 #include <string>
 
+#include "core/types.h"
+
 namespace lowbit {
 
-std::string ExplainCudaError(cudaError_t error);
+LOWBIT_EXPORT std::string ExplainCudaError(cudaError_t error);
 
 // The version of CUDA and the architectures that the kernels are built for: "13.0: 80-real 90".
-std::string CudaBuild();
+LOWBIT_EXPORT std::string CudaBuild();
 
 }  // namespace lowbit
 

@@ -7,6 +7,8 @@
 
 #include <cstddef>
 
+#include "core/recipes.h"
+
 namespace lowbit {
 
 // What a launch asks of the program that calls it.
@@ -23,6 +25,14 @@ struct CudaHost {
 // none left.
 template <class Recipe>
 cudaError_t LaunchCuda(const Recipe& recipe, const CudaHost& host);
+
+#define LOWBIT_KERNEL(Recipe)                                                                   \
+  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<float>&, const CudaHost&);  \
+  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<double>&, const CudaHost&); \
+  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<Half>&, const CudaHost&);   \
+  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<Bfloat16>&, const CudaHost&);
+#include "core/kernels.inc"
+#undef LOWBIT_KERNEL
 
 }  // namespace lowbit
 

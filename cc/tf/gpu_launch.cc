@@ -62,7 +62,7 @@ void Gpu::Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
 
 }  // namespace lowbit
 
-extern "C" __attribute__((visibility("default"))) const char* lowbit_cuda_build() {
+extern "C" LOWBIT_EXPORT const char* lowbit_cuda_build() {
   static const std::string build = lowbit::CudaBuild();
   return build.c_str();
 }

@@ -78,9 +78,7 @@ void* OpHost::Allocate(void* self, size_t bytes) {
 }  // namespace lowbit
 
 extern "C" {
-__attribute__((visibility("default"))) const char* lowbit_isa() { return lowbit::ActiveIsa(); }
+LOWBIT_EXPORT const char* lowbit_isa() { return lowbit::ActiveIsa(); }
 
-__attribute__((visibility("default"))) int lowbit_set_isa(const char* name) {
-  return lowbit::SetIsa(name);
-}
+LOWBIT_EXPORT int lowbit_set_isa(const char* name) { return lowbit::SetIsa(name); }
 }

@@ -15,6 +15,7 @@ from typing import Any
 
 _NEEDED = "lowbit needs TensorFlow 2.16 or newer"
 _OPS = pathlib.Path(__file__).resolve().parent / "_ops"
+KERNELS = "liblowbit_kernels.so"  # beside the op libraries, which all need it
 _LEVELS = ("baseline", "sse4", "avx2", "avx512")
 BUILD = (
     '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja "pybind11>=2.12"',
@@ -132,8 +133,9 @@ def _minor(version: str) -> tuple[int, int]:
 def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
     tf = _tensorflow()
     path = library_path()
-    if _is_truncated(path):
-        raise _misfit(f"{path} is truncated")
+    for file in (path, os.path.join(os.path.dirname(path), KERNELS)):
+        if _is_truncated(file):
+            raise _misfit(f"{file} is truncated")
     try:
         # TensorFlow first: it sees only the ops that register while it loads the library itself.
         ops = tf.load_op_library(path)
