@@ -30,6 +30,7 @@ if not _starts_command_line():
     _loader.load()
 
     from lowbit import _gradients as _gradients
+    from lowbit import _vectorization as _vectorization
     from lowbit import blueoil, ops, quantizers
     from lowbit._loader import library_path
     from lowbit.factories import (
