@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from typing import Any
 
 import tensorflow as tf
@@ -182,6 +183,9 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
         self.initial = _arguments.initial(initial, self.dtype)
         self.positive: tf.Variable | None = None
         self.negative: tf.Variable | None = None
+        # Weakly: a copy of the quantizer then belongs to this strategy, not to a copy of it.
+        scoped = tf.distribute.has_strategy()
+        self._strategy = weakref.ref(tf.distribute.get_strategy()) if scoped else None
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         positive, negative = self._scales(x)
@@ -201,6 +205,11 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
         )
 
     def _make_variables(self, weights: tf.Tensor | tf.Variable) -> tuple[tf.Variable, ...]:
+        strategy = self._strategy and self._strategy()
+        if strategy and not tf.distribute.has_strategy():
+            # Else the replicas would share a variable of the caller's, and each would update it.
+            with strategy.scope():
+                return self._make_variables(weights)
         initial = self._initial_value(weights)
         names = ("positive", "negative")
         if self.initial == "mean" and not _known(weights):
