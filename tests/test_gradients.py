@@ -232,6 +232,30 @@ def test_jacobian(quantizer, pfor):
     np.testing.assert_array_equal(jacobian.reshape(6, 6), np.diag(slope.ravel()))
 
 
+@pytest.mark.parametrize("pfor", [True, False], ids=["pfor", "while_loop"])
+def test_batch_jacobian(quantizer, pfor):
+    x = random_array((4, 2, 3), tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(t := tf.constant(x))
+        y = quantizer.op(t)
+    jacobians = tape.batch_jacobian(y, t, experimental_use_pfor=pfor).numpy()
+    slopes = quantizer.expected_gradient(np.ones_like(x), x)
+    expected = [np.diag(slope.ravel()) for slope in slopes]
+    np.testing.assert_array_equal(jacobians.reshape(4, 6, 6), expected)
+
+
+def test_forward_over_backward(quantizer):
+    """The product of the Hessian of L = sum(y^2) / 2 with a tangent: slope squared times that."""
+    x, tangent = random_array((7, 3), tf.float32), random_array((7, 3), tf.float32, seed=1)
+    with tf.autodiff.ForwardAccumulator(t := tf.constant(x), tf.constant(tangent)) as accumulator:
+        with tf.GradientTape() as tape:
+            tape.watch(t)
+            loss = tf.reduce_sum(tf.square(quantizer.op(t))) / 2
+        dx = tape.gradient(loss, t)
+    slope = quantizer.expected_gradient(np.ones_like(x), x)
+    np.testing.assert_allclose(accumulator.jvp(dx), slope * slope * tangent, rtol=1e-6)
+
+
 def test_gradients_of_the_grad_ops_in_a_v1_graph():
     dy, u = COEFFICIENTS, [1.0, -2.0, 3.0, -4.0, 5.0]
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
