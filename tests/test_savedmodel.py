@@ -2,8 +2,10 @@
 """SavedModels and checkpoints that hold quantizers, read by another process."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,8 +28,36 @@ with tf.GradientTape() as tape:
     tape.watch(x)
     y = model(x)
 dx, *scales = tape.gradient(y, [x, model.ttq.positive, model.ttq.negative], dy)
-np.savez(folder + "/result.npz", y=y, dx=dx, scales=tf.stack(scales), twice=model.gradient(x, dy))
+served = model.signatures["serving_default"](x)["y"]
+np.savez(
+    folder + "/result.npz",
+    y=y, served=served, dx=dx, scales=tf.stack(scales), twice=model.gradient(x, dy),
+)
 """
+SERVER = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+folder, library = sys.argv[1:]
+x = tf.constant(np.load(folder + "/data.npz")["x"])
+try:
+    tf.saved_model.load(folder + "/model")
+except Exception as error:
+    print(error)
+tf.load_op_library(library)
+model = tf.saved_model.load(folder + "/model")
+np.save(folder + "/served.npy", model.signatures["serving_default"](x)["y"])
+try:
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = model(x)
+    tape.gradient(y, x)
+except LookupError as error:
+    print(error)
+assert "lowbit" not in sys.modules
+"""
+TRAINING = Path(__file__).parents[1] / "docs" / "training.md"
 
 
 def twice(op, grad):
@@ -60,6 +90,10 @@ class Model(tf.Module):
         )
         return tf.add_n([quantizer(x) for quantizer in quantizers])
 
+    @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+    def serve(self, x):
+        return {"y": self(x)}
+
     @tf.function(input_signature=[tf.TensorSpec([None, 3]), tf.TensorSpec([None, 3])])
     def gradient(self, x, dy):
         with tf.GradientTape() as tape:
@@ -77,22 +111,29 @@ def saved(tmp_path_factory):
     model(x)
     model.ttq.positive.assign(1.25)
     model.equal_ttq.positive.assign(3.0)
-    tf.saved_model.save(model, str(folder / "model"))
+    tf.saved_model.save(model, str(folder / "model"), signatures=model.serve)
     np.savez(folder / "data.npz", x=x, dy=dy)
+    _run(LOADER, folder)
+    return model, x, dy, np.load(folder / "result.npz"), folder
+
+
+def _run(code, *arguments):
+    """What another process prints that runs `code`."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", LOADER, str(folder)]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    return model, x, dy, np.load(folder / "result.npz")
+    return run.stdout
 
 
 def test_outputs_and_gradients_after_reload(saved):
-    model, x, dy, result = saved
+    model, x, dy, result, _ = saved
     with tf.GradientTape() as tape:
         tape.watch(t := tf.constant(x))
         y = model(t)
     dx, *scales = tape.gradient(y, [t, model.ttq.positive, model.ttq.negative], tf.constant(dy))
     np.testing.assert_array_equal(result["y"], y)
+    np.testing.assert_array_equal(result["served"], y)
     np.testing.assert_array_equal(result["dx"], dx)
     np.testing.assert_array_equal(result["twice"], dx)
     np.testing.assert_array_equal(result["scales"], scales)
@@ -101,12 +142,23 @@ def test_outputs_and_gradients_after_reload(saved):
 
 def test_own_gradient_survives(saved):
     """Without `backward`, the two quantizers that have one would add dy and the clipped dy."""
-    _, x, dy, result = saved
+    _, x, dy, result, _ = saved
     inside = (x > 0) & (x < 2)
     kept = np.abs(x) > np.float32(0.05) * np.abs(x).max()
     ttqs = np.where(kept, np.where(x > 0, 1.25 + 3.0, 0.5 + 0.5), 1 + 1)
     expected = dy * (inside + 2 * x + 1 + 2 * x + ttqs + 1)
     np.testing.assert_allclose(result["dx"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_server_without_lowbit(saved):
+    """It needs the op library, and nothing else to compute outputs; the errors are the manual's."""
+    _, _, _, result, folder = saved
+    without_library, without_gradients = _run(SERVER, folder, lowbit.library_path()).splitlines()
+    np.testing.assert_array_equal(np.load(folder / "served.npy"), result["y"])
+    manual = " ".join(TRAINING.read_text().split())
+    for error in (without_library, without_gradients):
+        (quoted,) = re.findall(r"(?:Op type not|No gradient defined).*?'\w+'(?: in binary)?", error)
+        assert re.sub(r"'\w+'", "'TWNWeightQuantizer'", quoted) in manual
 
 
 def test_module_tracks_the_ttq_variables(saved):
