@@ -34,7 +34,7 @@ def train() -> list[float]:
     activate = lowbit.linear_mid_tread_half_quantizer(bit=2, max_value=1.0)
     quantize = lowbit.ttq_weight_quantizer(initial="mean")
     tf.random.set_seed(1)
-    weights = tf.Variable(tf.random.normal([16, 4]))
+    weights = tf.Variable(tf.random.normal([16, 4], stddev=0.3))
     x = tf.random.uniform([64, 16])
     target = tf.random.uniform([64, 4])
     quantize(weights)  # makes its variables
@@ -45,10 +45,10 @@ def train() -> list[float]:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((activate(x) @ quantize(weights) - target) ** 2)
         for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-            variable.assign_sub(0.05 * gradient)
+            variable.assign_sub(0.01 * gradient)
         return loss
 
-    return [float(step()) for _ in range(50)]
+    return [float(step()) for _ in range(100)]
 
 
 def check_refusals(package: pathlib.Path) -> list[str]:
