@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lowbit
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "multi_worker.py"
 
 
@@ -77,3 +79,20 @@ def test_mirrored(processes, expected):
 
 def test_parameter_server(processes, expected):
     np.testing.assert_allclose(curves(processes["chief"])["replica"], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("in_function", [False, True], ids=["eager", "function"])
+def test_scales_of_another_strategy(in_function):
+    """Each replica would train its own; Keras's optimizers end in an error without a message."""
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    weights = tf.constant([1.0, -1.0])
+    quantizer = lowbit.ttq_weight_quantizer()
+    quantizer(weights)
+
+    def step():
+        return strategy.run(quantizer, (weights,))
+
+    message = "belong to the strategy that runs the quantizer, MirroredStrategy, got those of"
+    with pytest.raises(ValueError, match=message):
+        tf.function(step)() if in_function else step()
+    assert quantizer(weights).numpy().tolist() == [1, -1]

@@ -155,7 +155,8 @@ class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
 class TTQWeightQuantizer(Quantizer, tf.Module):
     """Weights to three values, two of them trained: what `lowbit.ttq_weight_quantizer` returns.
 
-    A `tf.Module`, so that whatever holds it saves and trains its variables.
+    A `tf.Module`, so that whatever holds it saves and trains its variables. A call under a strategy
+    of `tf.distribute` raises `ValueError` where they belong to another one, or to none.
 
     Attributes:
         positive: The scale of the weights above the threshold, a variable; None before the first
@@ -197,6 +198,8 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
         if tf.compat.v1.executing_eagerly_outside_functions():
             if self.positive is None:
                 self.positive, self.negative = self._make_variables(weights)
+            elif tf.distribute.has_strategy():
+                _check_scope(self.positive)
             return self.positive, self.negative
         initial = self._initial_value(weights)
         return tuple(
@@ -222,6 +225,17 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
         if self.initial == "mean":
             return lambda: tf.reduce_mean(tf.abs(weights))
         return lambda: tf.cast(self.initial, self.dtype)
+
+
+def _check_scope(scale: tf.Variable) -> None:
+    """Of a scale that it did not make, a strategy lets each replica train a value of its own."""
+    strategy = tf.distribute.get_strategy()
+    if not strategy.extended.variable_created_in_scope(scale):
+        raise ValueError(
+            "positive and negative must belong to the strategy that runs the quantizer, "
+            f"{type(strategy).__name__}, got those of a quantizer that was made and first called "
+            "outside of its scope"
+        )
 
 
 def _known(tensor: tf.Tensor | tf.Variable) -> bool:
