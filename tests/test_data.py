@@ -2,8 +2,11 @@
 """Quantizers in the input pipeline: `tf.data.Dataset.map`, on several threads."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from conftest import QUANTIZERS, assert_close, random_array
+
+import lowbit
 
 
 def test_parallel_map(quantizer):
@@ -22,3 +25,14 @@ def test_map_of_batches_of_an_unknown_size_and_prefetch():
     batches = batches.map(linear.op, tf.data.AUTOTUNE).prefetch(2)
     assert [len(batch) for batch in batches] == [4, 4, 2]
     np.testing.assert_array_equal(np.concatenate(list(batches)), linear.op(tf.constant(x)))
+
+
+@pytest.mark.parametrize("called", [True, False], ids=["called", "not_yet_called"])
+def test_ttq_variables_are_read_at_each_element(called):
+    quantize = lowbit.ttq_weight_quantizer(initial=2.0)
+    if called:
+        quantize(tf.zeros([1]))
+    dataset = tf.data.Dataset.from_tensors([1.0, -1.0]).map(quantize, num_parallel_calls=2)
+    assert next(iter(dataset)).numpy().tolist() == [2, -2]
+    quantize.positive.assign(5.0)
+    assert next(iter(dataset)).numpy().tolist() == [5, -2]
