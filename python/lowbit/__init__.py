@@ -31,7 +31,7 @@ if not _starts_command_line():
 
     from lowbit import _gradients as _gradients
     from lowbit import _vectorization as _vectorization
-    from lowbit import blueoil, ops, quantizers
+    from lowbit import blueoil, gradients, ops, quantizers
     from lowbit._loader import library_path
     from lowbit.factories import (
         binary_channel_wise_mean_scaling_quantizer,
@@ -46,6 +46,7 @@ __all__ = [
     "binary_channel_wise_mean_scaling_quantizer",
     "binary_mean_scaling_quantizer",
     "blueoil",
+    "gradients",
     "library_path",
     "linear_mid_tread_half_quantizer",
     "ops",

@@ -48,7 +48,7 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
         if type(value).__name__ == "KerasTensor":
             raise TypeError(
                 f"{name} must be a tensor, got a KerasTensor: call the quantizer inside a layer, "
-                "for example keras.layers.Lambda(quantizer)"
+                "for example lowbit.layers.Quantize(quantizer)"
             )
         typed = hasattr(value, "dtype") or hint is None
         try:
@@ -135,13 +135,6 @@ def flag(value: Any, name: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be a bool, got {value!r}")
     return bool(value)
-
-
-def backward(value: Any) -> Callable[..., Any] | None:
-    """A gradient function, or None."""
-    if value is not None and not callable(value):
-        raise TypeError(f"backward must be callable or None, got {value!r}")
-    return value
 
 
 def _number(

@@ -18,7 +18,7 @@ from lowbit._backward import Backward
 def linear_mid_tread_half_quantizer(
     bit: int | None = None,
     max_value: float | None = None,
-    backward: Backward | None = None,
+    backward: Backward | str | None = None,
     dtype: Any = tf.float32,
 ) -> quantizers.LinearMidTreadHalfQuantizer:
     """Quantizes activations to `2^bit` evenly spaced levels from 0 to `max_value`.
@@ -35,7 +35,7 @@ def linear_mid_tread_half_quantizer(
         max_value: The largest output, finite and > 0; or a float32 or float64 scalar tensor.
         backward: Replaces the gradient: `backward(op, grad)` gets the forward op (`inputs` x, bit,
             max_value; `outputs`, `type`, `get_attr`) and dL/dy, and returns dL/dx or a tuple with
-            one entry per input, None where there is none.
+            one entry per input, None where there is none. Or the name of one in `lowbit.gradients`.
         dtype: Of x and y.
 
     Returns:
@@ -49,7 +49,7 @@ def linear_mid_tread_half_quantizer(
 
 
 def binary_mean_scaling_quantizer(
-    backward: Backward | None = None, dtype: Any = tf.float32
+    backward: Backward | str | None = None, dtype: Any = tf.float32
 ) -> quantizers.BinaryMeanScalingQuantizer:
     """Quantizes weights to two values.
 
@@ -60,7 +60,7 @@ def binary_mean_scaling_quantizer(
 
     Args:
         backward: Replaces the gradient: `backward(op, grad)` gets the forward op (`inputs` x) and
-            dL/dy, and returns dL/dx.
+            dL/dy, and returns dL/dx. Or the name of one in `lowbit.gradients`.
         dtype: Of x and y.
 
     Returns:
@@ -73,7 +73,7 @@ def binary_mean_scaling_quantizer(
 
 
 def binary_channel_wise_mean_scaling_quantizer(
-    backward: Backward | None = None, dtype: Any = tf.float32, *, axis: int = -1
+    backward: Backward | str | None = None, dtype: Any = tf.float32, *, axis: int = -1
 ) -> quantizers.BinaryChannelWiseMeanScalingQuantizer:
     """Quantizes weights to two values per channel.
 
@@ -84,7 +84,7 @@ def binary_channel_wise_mean_scaling_quantizer(
 
     Args:
         backward: Replaces the gradient: `backward(op, grad)` gets the forward op (`inputs` x) and
-            dL/dy, and returns dL/dx.
+            dL/dy, and returns dL/dx. Or the name of one in `lowbit.gradients`.
         dtype: Of x and y.
         axis: The channel axis: -1 for convolution and dense kernels, -2 for depthwise ones.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from lowbit import _arguments, _backward, ops
+from lowbit import _arguments, _backward, gradients, ops
 
 
 class Quantizer:
@@ -18,10 +18,14 @@ class Quantizer:
     Attributes:
         op_type: The type of its op in TensorFlow's registry.
         dtype: The dtype of `x` and `y`.
+        bits: Bits that a value of `y` takes when it is stored.
+        scale_names: The attributes that hold its trained scalars.
     """
 
     op_type: str
     dtype: tf.DType
+    bits: int
+    scale_names: tuple[str, ...] = ()
     _input_name = "x"
 
     def __call__(self, x: Any) -> tf.Tensor:
@@ -49,8 +53,13 @@ class Quantizer:
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal quantizer, all of them; the dtype by name."""
+        """The arguments that make an equal quantizer, all of them.
+
+        The dtype is given by name, and so is a `backward` of `lowbit.gradients`.
+        """
         config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        if "backward" in config:
+            config["backward"] = gradients.serialize(config["backward"])
         return {**config, "dtype": self.dtype.name}
 
     @classmethod
@@ -92,13 +101,13 @@ class LinearMidTreadHalfQuantizer(Quantizer):
         self,
         bit: Any = None,
         max_value: Any = None,
-        backward: _backward.Backward | None = None,
+        backward: _backward.Backward | str | None = None,
         dtype: Any = tf.float32,
     ) -> None:
         self.dtype = _arguments.dtype(dtype)
-        self.bit = _arguments.bit(bit)
+        self.bit = self.bits = _arguments.bit(bit)
         self.max_value = _arguments.max_value(max_value, self.dtype)
-        self.backward = _arguments.backward(backward)
+        self.backward = gradients.get(backward)
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         forward = ops.linear_mid_tread_half_quantizer
@@ -114,10 +123,13 @@ class BinaryMeanScalingQuantizer(Quantizer):
     """Weights to two values: what `lowbit.binary_mean_scaling_quantizer` returns."""
 
     op_type = "BinaryMeanScalingQuantizer"
+    bits = 1
 
-    def __init__(self, backward: _backward.Backward | None = None, dtype: Any = tf.float32) -> None:
+    def __init__(
+        self, backward: _backward.Backward | str | None = None, dtype: Any = tf.float32
+    ) -> None:
         self.dtype = _arguments.dtype(dtype)
-        self.backward = _arguments.backward(backward)
+        self.backward = gradients.get(backward)
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         forward = ops.binary_mean_scaling_quantizer
@@ -130,16 +142,17 @@ class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
     """Weights to two values a channel: `lowbit.binary_channel_wise_mean_scaling_quantizer`'s."""
 
     op_type = "BinaryChannelWiseMeanScalingQuantizer"
+    bits = 1
 
     def __init__(
         self,
-        backward: _backward.Backward | None = None,
+        backward: _backward.Backward | str | None = None,
         dtype: Any = tf.float32,
         *,
         axis: int = -1,
     ) -> None:
         self.dtype = _arguments.dtype(dtype)
-        self.backward = _arguments.backward(backward)
+        self.backward = gradients.get(backward)
         self.axis = _arguments.axis(axis)
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
@@ -165,6 +178,8 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
     """
 
     op_type = "TTQWeightQuantizer"
+    bits = 2
+    scale_names = ("positive", "negative")
     _input_name = "weights"
 
     def __init__(
@@ -201,10 +216,11 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
             elif tf.distribute.has_strategy():
                 _check_scope(self.positive)
             return self.positive, self.negative
-        initial = self._initial_value(weights)
         return tuple(
-            tf.compat.v1.get_variable(name, [], self.dtype, lambda *_, **__: initial())
-            for name in ("positive", "negative")
+            tf.compat.v1.get_variable(
+                name, [], self.dtype, lambda *_, **__: self.initial_scale(weights)
+            )
+            for name in self.scale_names
         )
 
     def _make_variables(self, weights: tf.Tensor | tf.Variable) -> tuple[tf.Variable, ...]:
@@ -213,18 +229,30 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
             # Else the replicas would share a variable of the caller's, and each would update it.
             with strategy.scope():
                 return self._make_variables(weights)
-        initial = self._initial_value(weights)
-        names = ("positive", "negative")
         if self.initial == "mean" and not _known(weights):
             # A value of the function being traced, which initialises from it at its first run.
-            return tuple(tf.Variable(initial, dtype=self.dtype, name=name) for name in names)
+            return tuple(
+                tf.Variable(lambda: self.initial_scale(weights), dtype=self.dtype, name=name)
+                for name in self.scale_names
+            )
         with tf.init_scope():
-            return tuple(tf.Variable(initial(), dtype=self.dtype, name=name) for name in names)
+            initial = self.initial_scale(weights)
+            return tuple(
+                tf.Variable(initial, dtype=self.dtype, name=name) for name in self.scale_names
+            )
 
-    def _initial_value(self, weights: tf.Tensor | tf.Variable) -> Any:
+    def initial_scale(self, weights: tf.Tensor | tf.Variable) -> tf.Tensor:
+        """Where both scales start.
+
+        Args:
+            weights: The first weights, of the quantizer's dtype.
+
+        Returns:
+            A scalar of that dtype: `initial`, or mean(|w|) if that is "mean".
+        """
         if self.initial == "mean":
-            return lambda: tf.reduce_mean(tf.abs(weights))
-        return lambda: tf.cast(self.initial, self.dtype)
+            return tf.reduce_mean(tf.abs(weights))
+        return tf.cast(self.initial, self.dtype)
 
 
 def _check_scope(scale: tf.Variable) -> None:
@@ -247,6 +275,7 @@ class TWNWeightQuantizer(Quantizer):
     """Weights to three values: what `lowbit.twn_weight_quantizer` returns."""
 
     op_type = "TWNWeightQuantizer"
+    bits = 2
     _input_name = "weights"
 
     def __init__(
