@@ -2,13 +2,16 @@
 """Fused TensorFlow ops for low-bit quantization-aware training.
 
 Importing the package registers its ops and their gradients, so that a SavedModel that holds them
-loads right after.
+loads right after; and its Keras layers, if Keras is imported, as it is by TensorFlow, so that a
+Keras model does.
 """
 
+import importlib as _importlib
 import re as _re
 import sys as _sys
+import typing as _typing
 
-from lowbit import _loader
+from lowbit import _keras, _loader
 from lowbit._version import __version__
 
 
@@ -32,6 +35,7 @@ if not _starts_command_line():
     from lowbit import _gradients as _gradients
     from lowbit import _vectorization as _vectorization
     from lowbit import blueoil, gradients, ops, quantizers
+    from lowbit._identifiers import get
     from lowbit._loader import library_path
     from lowbit.factories import (
         binary_channel_wise_mean_scaling_quantizer,
@@ -41,12 +45,36 @@ if not _starts_command_line():
         twn_weight_quantizer,
     )
 
+    if _keras.is_loaded():
+        from lowbit import layers
+
+if _typing.TYPE_CHECKING:
+    from lowbit import layers as layers
+
+# What needs Keras is imported at its first use: the module, and the name in it if it has one.
+_LAZY = {"layers": ("layers", "")}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _LAZY or _starts_command_line():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    found = _importlib.import_module(f"{__name__}.{module}")
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
 __all__ = [
     "__version__",
     "binary_channel_wise_mean_scaling_quantizer",
     "binary_mean_scaling_quantizer",
     "blueoil",
+    "get",
     "gradients",
+    "layers",
     "library_path",
     "linear_mid_tread_half_quantizer",
     "ops",

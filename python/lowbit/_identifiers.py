@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What names a quantizer: an alias, a configuration, or the quantizer itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from lowbit import quantizers
+from lowbit._keras import PACKAGE
+
+# The defaults of "linear" are those of Blueoil's networks; the class has none. TTQ's scales start
+# at mean(|w|): at 1, the output of a layer with small weights would be many times too large.
+ALIASES: dict[str, tuple[type[quantizers.Quantizer], dict[str, Any]]] = {
+    "linear": (quantizers.LinearMidTreadHalfQuantizer, {"bit": 2, "max_value": 2.0}),
+    "binary": (quantizers.BinaryMeanScalingQuantizer, {}),
+    "binary_channel": (quantizers.BinaryChannelWiseMeanScalingQuantizer, {}),
+    "ttq": (quantizers.TTQWeightQuantizer, {"initial": "mean"}),
+    "twn": (quantizers.TWNWeightQuantizer, {}),
+}
+CLASSES = {cls.__name__: cls for cls, _ in ALIASES.values()}
+
+
+def get(
+    identifier: Any, *, dtype: Any = None, axis: int | None = None
+) -> Callable[[Any], Any] | None:
+    """The quantizer that an identifier stands for.
+
+    `"linear"` has 2 bits and a maximum of 2, as Blueoil's networks; `"ttq"` starts its scales at
+    the mean of the absolute weights; `"binary"`, `"binary_channel"` and `"twn"` have the defaults
+    of their factories.
+
+    Args:
+        identifier: One of
+
+            - an alias: `"linear"`, `"binary"`, `"binary_channel"`, `"ttq"`, `"twn"`;
+            - a configuration: `{"class_name": alias or class, "config": arguments}`, which may omit
+              arguments, or what `keras.saving.serialize_keras_object` made;
+            - a quantizer, or any other callable, or None: returned as it is.
+        dtype: Of a quantizer made here whose configuration does not say; default float32.
+        axis: The channel axis of such a quantizer, if it has one; default -1.
+
+    Returns:
+        A callable, or None.
+
+    Raises:
+        ValueError: The alias is unknown, or an argument is out of range.
+        TypeError: The identifier is none of these, or an argument has a wrong type.
+    """
+    if isinstance(identifier, str):
+        identifier = {"class_name": identifier, "config": {}}
+    if isinstance(identifier, dict):
+        return _from_config(identifier, {"dtype": dtype, "axis": axis})
+    if identifier is None or (callable(identifier) and not isinstance(identifier, type)):
+        return identifier
+    raise TypeError(f"a quantizer must be {_choices()}, got {identifier!r}")
+
+
+def get_own(identifier: Any, dtype: Any, axis: int | None = None) -> Callable[[Any], Any] | None:
+    """As `get`, but a quantizer of lowbit is copied, so that its trained scalars are not shared."""
+    found = get(identifier, dtype=dtype, axis=axis)
+    if found is identifier and isinstance(found, quantizers.Quantizer):
+        return found.from_config(found.get_config())
+    return found
+
+
+def serialize(identifier: Any) -> Any:
+    """What `get` makes an equal quantizer of, fit for JSON: an alias or configuration as it is."""
+    if identifier is None or isinstance(identifier, (str, dict)):
+        return identifier
+    import keras
+
+    return keras.saving.serialize_keras_object(identifier)
+
+
+def _from_config(identifier: dict[str, Any], defaults: dict[str, Any]) -> Callable[[Any], Any]:
+    name, config = identifier.get("class_name"), identifier.get("config", {})
+    registered = identifier.get("registered_name")
+    if name in ALIASES:
+        cls, own_defaults = ALIASES[name]
+    elif name in CLASSES and registered in (None, f"{PACKAGE}>{name}"):
+        cls, own_defaults = CLASSES[name], {}
+    elif registered is None and "module" not in identifier:
+        raise ValueError(f"a quantizer must be {_choices()}, got {name!r}")
+    else:
+        import keras
+
+        return keras.saving.deserialize_keras_object(identifier)
+    accepted = inspect.signature(cls).parameters
+    given = {k: v for k, v in defaults.items() if v is not None and k in accepted}
+    return cls.from_config({**own_defaults, **given, **config})
+
+
+def _choices() -> str:
+    aliases = ", ".join(map(repr, ALIASES))
+    return f"one of {aliases}, a configuration, a callable, or None"

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keras layers that compute with quantized kernels and inputs.
+
+    keras.Sequential([
+        keras.Input([28, 28, 1]),
+        keras.layers.Conv2D(32, 3),
+        lowbit.layers.QuantConv2D(64, 3, kernel_quantizer="twn", input_quantizer="linear"),
+        ...
+
+Each takes the arguments of its Keras layer and, by keyword only:
+
+    kernel_quantizer   what the kernel goes through in each call; the latent kernel is trained
+    input_quantizer    what the inputs go through
+    scale_constraint   a Keras constraint on the trained scales (TTQ's), such as "non_neg"
+
+A quantizer is given as whatever `lowbit.get` takes. By alias or configuration it gets the dtype of
+the layer's policy (kernels: the variable dtype, inputs: the compute dtype) and the channel axis of
+the layer's kernel: the output channels, for depthwise kernels the input channels. One that was made
+before keeps its axis, must have the right dtype, and is copied, so that one object serves many
+layers. Any other callable is used as it is.
+
+`layer.kernel` is the latent kernel, which is saved, regularised and constrained as usual, and
+`layer.quantized()` has the quantized one. TTQ's scales are weights of the layer.
+"""
+
+from __future__ import annotations
+
+from lowbit import _identifiers, _keras
+
+_keras.require()
+
+import keras  # noqa: E402
+
+from lowbit.layers._activation import Quantize  # noqa: E402
+from lowbit.layers._kernels import Quantized  # noqa: E402
+from lowbit.layers._layers import (  # noqa: E402
+    QuantConv1D,
+    QuantConv2D,
+    QuantConv2DTranspose,
+    QuantConv3D,
+    QuantDense,
+    QuantDepthwiseConv2D,
+    QuantSeparableConv2D,
+)
+
+for _cls in _identifiers.CLASSES.values():
+    keras.saving.register_keras_serializable(_keras.PACKAGE)(_cls)
+
+__all__ = [
+    "QuantConv1D",
+    "QuantConv2D",
+    "QuantConv2DTranspose",
+    "QuantConv3D",
+    "QuantDense",
+    "QuantDepthwiseConv2D",
+    "QuantSeparableConv2D",
+    "Quantize",
+    "Quantized",
+]

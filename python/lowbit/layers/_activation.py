@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A quantizer as a layer of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from lowbit import _identifiers
+from lowbit._keras import PACKAGE
+from lowbit.layers._quantizers import activation_quantizer, supports_jit
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Quantize(keras.layers.Layer):
+    """Quantizes activations: `y = quantizer(x)`, in the layer's compute dtype.
+
+    Args:
+        quantizer: See `lowbit.get`; the default, `"linear"`, is 2 bits from 0 to 2.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Raises:
+        TypeError: The quantizer has another dtype than the layer computes in.
+        ValueError: The quantizer is unknown, None, or has trained scales.
+    """
+
+    def __init__(self, quantizer: Any = "linear", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        found = activation_quantizer("quantizer", quantizer, self.compute_dtype)
+        if found is None:
+            raise ValueError("quantizer must not be None: leave the layer out")
+        self.quantizer = found
+        self._identifier = (quantizer,)  # not a dict itself, which Keras would track as state
+        self.supports_jit = supports_jit(self.quantizer)
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        """The quantized inputs."""
+        return self.quantizer(inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """That of the inputs."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration of the layer, and the quantizer."""
+        return {**super().get_config(), "quantizer": _identifiers.serialize(*self._identifier)}

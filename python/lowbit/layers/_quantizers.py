@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quantizers that the arguments of a layer stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lowbit import _identifiers, _loader
+from lowbit.quantizers import Quantizer
+
+
+def quantizer(
+    argument: str, identifier: Any, dtype: str, axis: int | None = None
+) -> Callable[[Any], Any] | None:
+    """The quantizer of one argument of a layer, its own copy.
+
+    Args:
+        argument: The name of the argument.
+        identifier: See `lowbit.get`.
+        dtype: What the layer hands it.
+        axis: The channel axis, where the identifier leaves it open.
+
+    Returns:
+        A callable, or None.
+
+    Raises:
+        TypeError: It is a quantizer of another dtype, or no quantizer.
+        ValueError: The alias is unknown.
+    """
+    try:
+        found = _identifiers.get_own(identifier, dtype, axis)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{argument}: {error}") from None
+    if isinstance(found, Quantizer) and found.dtype.name != dtype:
+        raise TypeError(
+            f"{argument} must have the dtype that the layer hands it, {dtype}, got "
+            f"{found.dtype.name}; given by an alias or configuration it follows the layer"
+        )
+    return found
+
+
+def activation_quantizer(argument: str, identifier: Any, dtype: str) -> Callable[[Any], Any] | None:
+    """As `quantizer`, for what has no trained scales.
+
+    Raises:
+        TypeError: As `quantizer`.
+        ValueError: The alias is unknown, or the quantizer has trained scales.
+    """
+    found = quantizer(argument, identifier, dtype)
+    if getattr(found, "scale_names", ()):
+        raise ValueError(f"{argument} must have no trained scales, got {found!r}")
+    return found
+
+
+def supports_jit(quantizer: Any) -> bool:
+    """Whether XLA can compile it; of a callable that does not say, unknown, so no.
+
+    Keras's `jit_compile="auto"` turns XLA on where every layer supports it.
+    """
+    if quantizer is None or _loader.xla_problem() is None:
+        return True
+    return bool(getattr(quantizer, "supports_jit", False))
