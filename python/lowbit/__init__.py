@@ -50,9 +50,13 @@ if not _starts_command_line():
 
 if _typing.TYPE_CHECKING:
     from lowbit import layers as layers
+    from lowbit._cloning import keras_clone as keras_clone
 
 # What needs Keras is imported at its first use: the module, and the name in it if it has one.
-_LAZY = {"layers": ("layers", "")}
+_LAZY = {
+    "keras_clone": ("_cloning", "keras_clone"),
+    "layers": ("layers", ""),
+}
 
 
 def __getattr__(name: str) -> _typing.Any:
@@ -74,6 +78,7 @@ __all__ = [
     "blueoil",
     "get",
     "gradients",
+    "keras_clone",
     "layers",
     "library_path",
     "linear_mid_tread_half_quantizer",

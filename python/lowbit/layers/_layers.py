@@ -118,3 +118,14 @@ class QuantSeparableConv2D(Quantized, keras.layers.SeparableConv2D):
 
     depthwise_kernel = QuantizedKernel("depthwise_quantizer", axis=-2)
     pointwise_kernel = QuantizedKernel("pointwise_quantizer", axis=-1)
+
+
+OF_KERAS: dict[type, type[Quantized]] = {
+    keras.layers.Dense: QuantDense,
+    keras.layers.Conv1D: QuantConv1D,
+    keras.layers.Conv2D: QuantConv2D,
+    keras.layers.Conv3D: QuantConv3D,
+    keras.layers.Conv2DTranspose: QuantConv2DTranspose,
+    keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
+    keras.layers.SeparableConv2D: QuantSeparableConv2D,
+}

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a quantized Keras model of a float one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lowbit import _keras
+
+_keras.require()
+
+import keras  # noqa: E402
+
+from lowbit.layers import Quantized  # noqa: E402
+from lowbit.layers._layers import OF_KERAS  # noqa: E402
+
+
+def keras_clone(
+    model: keras.Model,
+    kernel_quantizer: Any = None,
+    input_quantizer: Any = None,
+    *,
+    skip_first: bool = True,
+    skip_last: bool = True,
+) -> keras.Model:
+    """A copy of a Keras model, with its weights, whose layers are quantized.
+
+    Dense, convolution, depthwise, separable and transposed layers become those of `lowbit.layers`;
+    everything else is copied: other layers, subclasses of those layers, and what is inside a
+    wrapper or a custom layer. Models within the model are gone through, whatever their depth. The
+    copy shares nothing with the model and is not compiled. TTQ's scales start from the weights.
+
+    Args:
+        model: Sequential or functional, built or not.
+        kernel_quantizer: Of every kernel, see `lowbit.get`; both kernels of a separable layer.
+        input_quantizer: Of the inputs of every quantized layer, see `lowbit.get`.
+        skip_first: Whether the first of these layers stays in float, as usual in the field.
+        skip_last: Whether the last one does.
+
+    Returns:
+        A model of the same class and with the same names.
+
+    Raises:
+        TypeError: `model` is no Keras model, or a quantizer is none.
+        ValueError: `model` is a subclassed one, which only its own code can build, or holds a layer
+            that cannot be quantized, such as one with LoRA.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
+    if not _is_graph(model):
+        raise ValueError(
+            f"model must be Sequential or functional, got the subclassed {type(model).__name__}: "
+            "build it of lowbit.layers itself"
+        )
+    candidates = [layer for layer in _leaves(model) if type(layer) in OF_KERAS]
+    chosen = candidates[int(skip_first) : len(candidates) - int(skip_last)]
+    clones = _Clones({id(layer) for layer in chosen}, kernel_quantizer, input_quantizer)
+    clone = clones.of(model)
+    if model.built and not clone.built:
+        clone.build(model.input_shape)
+    clones.copy_weights()
+    return clone
+
+
+class _Clones:
+    """The layers cloned so far, so that one that is called twice is cloned once."""
+
+    def __init__(self, chosen: set[int], kernel_quantizer: Any, input_quantizer: Any) -> None:
+        self._chosen = chosen
+        self._kernel_quantizer = kernel_quantizer
+        self._input_quantizer = input_quantizer
+        self._pairs: dict[int, tuple[Any, Any]] = {}
+
+    def of(self, layer: Any) -> Any:
+        """The clone of a layer or model."""
+        if id(layer) not in self._pairs:
+            self._pairs[id(layer)] = (layer, self._make(layer))
+        return self._pairs[id(layer)][1]
+
+    def _make(self, layer: Any) -> Any:
+        if _is_graph(layer):
+            return keras.models.clone_model(layer, clone_function=self.of)
+        config = layer.get_config()
+        if id(layer) not in self._chosen:
+            return type(layer).from_config(config)
+        cls = OF_KERAS[type(layer)]
+        arguments = {kernel.argument: self._kernel_quantizer for kernel in cls.quantized_kernels}
+        return cls(**config, **arguments, input_quantizer=self._input_quantizer)
+
+    def copy_weights(self) -> None:
+        """Gives all clones the weights of their originals, and lets trained scales start there."""
+        for layer, clone in self._pairs.values():
+            if _is_graph(layer) or not isinstance(layer, keras.layers.Layer):
+                continue  # its layers have their own turn; a bare op of Keras has no weights
+            # The scales, which the original has not, come last.
+            for old, new in zip(layer.weights, clone.weights, strict=False):
+                new.assign(old)
+            if isinstance(clone, Quantized) and id(layer) in self._chosen:
+                clone.reset_scales()
+
+
+def _is_graph(layer: Any) -> bool:
+    """Whether it is a Sequential or functional model, which Keras can clone layer by layer."""
+    return isinstance(layer, keras.Sequential) or hasattr(type(layer), "operations")
+
+
+def _leaves(model: keras.Model) -> Iterator[Any]:
+    for layer in model.layers:
+        if _is_graph(layer):
+            yield from _leaves(layer)
+        else:
+            yield layer

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lowbit.keras_clone`: which layers become quantized ones, and that nothing else changes."""
+
+import keras
+import numpy as np
+import pytest
+
+import lowbit
+from lowbit import layers
+
+X = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
+
+
+def sequential(*head):
+    return keras.Sequential(
+        [
+            *head,
+            keras.layers.Conv2D(4, 3, activation="relu", name="first"),
+            keras.layers.BatchNormalization(),
+            keras.layers.DepthwiseConv2D(3, name="depthwise"),
+            keras.layers.SeparableConv2D(4, 3, name="separable"),
+            keras.layers.Conv2DTranspose(4, 3, name="transposed"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, name="last"),
+        ]
+    )
+
+
+def functional():
+    """A shared layer, an op, a nested Sequential that is called twice, one nested in it."""
+    inputs = keras.Input(X.shape[1:])
+    shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    deepest = keras.Sequential([keras.layers.Conv2D(3, 1, name="deepest")])
+    inner = keras.Sequential([deepest, keras.layers.ReLU()])
+    x = keras.layers.Conv2D(3, 1, name="first")(inputs)
+    x = keras.ops.add(shared(shared(x)), inner(inner(x)))
+    x = keras.layers.TimeDistributed(keras.layers.Dense(2), name="wrapped")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="last")(keras.layers.Flatten()(x)))
+
+
+def quantized(model):
+    """The names of the quantized layers, at any depth."""
+    return [x.name for x in model._flatten_layers() if isinstance(x, layers.Quantized)]
+
+
+def built():
+    """Without an input layer, but called."""
+    model = sequential()
+    model(X)
+    return model
+
+
+MODELS = {"input": lambda: sequential(keras.Input(X.shape[1:])), "called": built, "f": functional}
+INNER = ["depthwise", "separable", "transposed"]
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_without_quantizers_it_computes_the_same(make):
+    model = make()
+    model.layers[2].trainable = False
+    clone = lowbit.keras_clone(model)
+    assert len(quantized(clone)) == (2 if make is functional else 3)
+    np.testing.assert_allclose(clone(X), model(X), rtol=1e-5, atol=1e-6)
+    assert [w.name for w in clone.weights] == [w.name for w in model.weights]
+    assert len(clone.trainable_weights) == len(model.trainable_weights)
+    assert not {id(w) for w in clone.weights} & {id(w) for w in model.weights}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, INNER),
+        ({"skip_first": False}, ["first", *INNER]),
+        ({"skip_last": False}, [*INNER, "last"]),
+        ({"skip_first": False, "skip_last": False}, ["first", *INNER, "last"]),
+    ],
+)
+def test_first_and_last_layer(arguments, expected):
+    clone = lowbit.keras_clone(MODELS["input"](), "twn", **arguments)
+    assert quantized(clone) == expected
+
+
+def test_nested_models():
+    clone = lowbit.keras_clone(functional(), "twn", "linear")
+    assert sorted(quantized(clone)) == ["deepest", "shared"]
+    assert type(clone.get_layer("wrapped").layer) is keras.layers.Dense
+    assert clone(X).shape == (2, 3)
+
+
+def test_quantizers_and_weights():
+    model = MODELS["input"]()
+    clone = lowbit.keras_clone(model, "ttq", "linear")
+    for name in INNER:
+        layer = clone.get_layer(name)
+        assert layer.input_quantizer == lowbit.get("linear")
+        for kernel in layer.quantized_kernels:
+            latent = getattr(model.get_layer(name), kernel.name).numpy()
+            np.testing.assert_array_equal(kernel.latent(layer), latent)
+            scale = getattr(layer, kernel.argument).positive
+            np.testing.assert_allclose(scale, np.abs(latent).mean(), rtol=1e-6)
+
+
+def test_a_clone_of_a_clone_keeps_its_quantizers_and_scales():
+    clone = lowbit.keras_clone(MODELS["input"](), "ttq")
+    clone.get_layer("depthwise").kernel_quantizer.positive.assign(7.0)
+    again = lowbit.keras_clone(clone, "twn", skip_first=False)
+    assert again.get_layer("depthwise").kernel_quantizer == lowbit.get("ttq")
+    assert again.get_layer("depthwise").kernel_quantizer.positive.numpy() == 7
+    assert again.get_layer("first").kernel_quantizer == lowbit.get("twn")
+
+
+def test_unbuilt_model():
+    clone = lowbit.keras_clone(sequential(), "twn")
+    assert clone(X).shape == (2, 3)
+    assert quantized(clone) == INNER
+
+
+def test_refused_models():
+    class Subclassed(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match="Sequential or functional, got the subclassed Subclassed"):
+        lowbit.keras_clone(Subclassed(), "twn")
+    with pytest.raises(TypeError, match="model must be a Keras model, got Dense"):
+        lowbit.keras_clone(keras.layers.Dense(3), "twn")
+    with pytest.raises(ValueError, match="kernel_quantizer: a quantizer must be one of"):
+        lowbit.keras_clone(MODELS["input"](), "ternary")
+    lora = keras.Sequential([keras.Input([3]), keras.layers.Dense(3, lora_rank=2)])
+    with pytest.raises(ValueError, match="lora_rank must be None in QuantDense"):
+        lowbit.keras_clone(lora, "twn", skip_first=False, skip_last=False)
