@@ -51,11 +51,13 @@ if not _starts_command_line():
 if _typing.TYPE_CHECKING:
     from lowbit import layers as layers
     from lowbit._cloning import keras_clone as keras_clone
+    from lowbit.model_summary.report import summary as summary
 
 # What needs Keras is imported at its first use: the module, and the name in it if it has one.
 _LAZY = {
     "keras_clone": ("_cloning", "keras_clone"),
     "layers": ("layers", ""),
+    "summary": ("model_summary.report", "summary"),
 }
 
 
@@ -84,6 +86,7 @@ __all__ = [
     "linear_mid_tread_half_quantizer",
     "ops",
     "quantizers",
+    "summary",
     "ttq_weight_quantizer",
     "twn_weight_quantizer",
 ]

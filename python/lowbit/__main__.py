@@ -9,13 +9,19 @@ import sys
 from collections.abc import Sequence
 
 import lowbit
-from lowbit import _bench, demo, doctor
+from lowbit import _bench, demo, doctor, model_summary
 from lowbit._version import __version__
 from lowbit.doctor import info
 
 # A command is a module with SUMMARY, DESCRIPTION, add_arguments(parser) and run(arguments), and
 # NEEDS_TENSORFLOW where it needs the package in full.
-_COMMANDS = {"doctor": doctor, "info": info, "demo": demo, "bench": _bench}
+_COMMANDS = {
+    "doctor": doctor,
+    "info": info,
+    "summary": model_summary,
+    "demo": demo,
+    "bench": _bench,
+}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ _keras.require()
 
 import keras  # noqa: E402
 
+from lowbit._models import is_graph  # noqa: E402
 from lowbit.layers import Quantized  # noqa: E402
 from lowbit.layers._layers import OF_KERAS  # noqa: E402
 
@@ -48,7 +49,7 @@ def keras_clone(
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
-    if not _is_graph(model):
+    if not is_graph(model):
         raise ValueError(
             f"model must be Sequential or functional, got the subclassed {type(model).__name__}: "
             "build it of lowbit.layers itself"
@@ -79,7 +80,7 @@ class _Clones:
         return self._pairs[id(layer)][1]
 
     def _make(self, layer: Any) -> Any:
-        if _is_graph(layer):
+        if is_graph(layer):
             return keras.models.clone_model(layer, clone_function=self.of)
         config = layer.get_config()
         if id(layer) not in self._chosen:
@@ -91,7 +92,7 @@ class _Clones:
     def copy_weights(self) -> None:
         """Gives all clones the weights of their originals, and lets trained scales start there."""
         for layer, clone in self._pairs.values():
-            if _is_graph(layer) or not isinstance(layer, keras.layers.Layer):
+            if is_graph(layer) or not isinstance(layer, keras.layers.Layer):
                 continue  # its layers have their own turn; a bare op of Keras has no weights
             # The scales, which the original has not, come last.
             for old, new in zip(layer.weights, clone.weights, strict=False):
@@ -100,14 +101,9 @@ class _Clones:
                 clone.reset_scales()
 
 
-def _is_graph(layer: Any) -> bool:
-    """Whether it is a Sequential or functional model, which Keras can clone layer by layer."""
-    return isinstance(layer, keras.Sequential) or hasattr(type(layer), "operations")
-
-
 def _leaves(model: keras.Model) -> Iterator[Any]:
     for layer in model.layers:
-        if _is_graph(layer):
+        if is_graph(layer):
             yield from _leaves(layer)
         else:
             yield layer

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -51,6 +52,17 @@ class Quantizer:
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         raise NotImplementedError
+
+    def scale_count(self, shape: Sequence[int]) -> int:
+        """How many scales are stored beside a quantized tensor.
+
+        Args:
+            shape: Of the tensor.
+
+        Returns:
+            A number of values of the quantizer's dtype.
+        """
+        return 1
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal quantizer, all of them.
@@ -109,6 +121,10 @@ class LinearMidTreadHalfQuantizer(Quantizer):
         self.max_value = _arguments.max_value(max_value, self.dtype)
         self.backward = gradients.get(backward)
 
+    def scale_count(self, shape: Sequence[int]) -> int:
+        """None: its levels are constants."""
+        return 0
+
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         forward = ops.linear_mid_tread_half_quantizer
         if self.backward is None:
@@ -154,6 +170,10 @@ class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
         self.dtype = _arguments.dtype(dtype)
         self.backward = gradients.get(backward)
         self.axis = _arguments.axis(axis)
+
+    def scale_count(self, shape: Sequence[int]) -> int:
+        """One a channel."""
+        return shape[self.axis]
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         if self.backward is None:
@@ -202,6 +222,10 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
         # Weakly: a copy of the quantizer then belongs to this strategy, not to a copy of it.
         scoped = tf.distribute.has_strategy()
         self._strategy = weakref.ref(tf.distribute.get_strategy()) if scoped else None
+
+    def scale_count(self, shape: Sequence[int]) -> int:
+        """The two that are trained."""
+        return 2
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         positive, negative = self._scales(x)
@@ -290,6 +314,10 @@ class TWNWeightQuantizer(Quantizer):
         self.threshold = _arguments.threshold(threshold, self.dtype)
         self.per_channel = _arguments.flag(per_channel, "per_channel")
         self.axis = _arguments.axis(axis)
+
+    def scale_count(self, shape: Sequence[int]) -> int:
+        """One, or one a channel."""
+        return shape[self.axis] if self.per_channel else 1
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         return ops.twn_weight_quantizer(x, self.threshold, self.per_channel, self.axis)

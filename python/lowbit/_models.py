@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How lowbit goes through Keras models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from lowbit.layers import Quantized
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether it is a Sequential or functional model, whose layers and data flow Keras knows."""
+    return isinstance(layer, keras.Sequential) or hasattr(type(layer), "operations")
+
+
+def layers_within(layer: Any) -> list[Any]:
+    """The layers that a layer or model holds itself, not those within these."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def quantized_layers(model: Any) -> dict[str, Quantized]:
+    """The layers with quantized kernels at any depth, by the names of the models around and theirs.
+
+    Args:
+        model: A Keras model of any kind.
+
+    Returns:
+        An entry for each layer, in the order of the model; a layer that is used twice has one.
+    """
+    found: dict[str, Quantized] = {}
+    seen: set[int] = set()
+
+    def visit(layer: Any, path: str) -> None:
+        for inner in layers_within(layer):
+            inner_path = f"{path}{inner.name}"
+            if id(inner) in seen:
+                continue
+            seen.add(id(inner))
+            if isinstance(inner, Quantized):
+                found[inner_path] = inner
+            else:
+                visit(inner, f"{inner_path}/")
+
+    visit(model, "")
+    return found

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follows data through a Keras model: each call of a layer, and the bits of what goes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from lowbit._models import is_graph, layers_within
+from lowbit.layers import Quantize, Quantized
+
+# Their outputs hold no other values than their inputs (and zero, which is a level).
+_PASSES_VALUES = (
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.Permute,
+    keras.layers.Reshape,
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.ZeroPadding3D,
+)
+
+
+class Call(NamedTuple):
+    """One call of a layer.
+
+    Attributes:
+        path: The names of the models around the layer and its own.
+        layer: The layer.
+        input_bits: Of each value that it computes with.
+        input_shape: With the batch; None where it is unknown.
+    """
+
+    path: str
+    layer: Any
+    input_bits: int
+    input_shape: tuple[int | None, ...] | None
+
+
+def calls(model: Any) -> list[Call]:
+    """All calls of layers in a model, in the order of the data.
+
+    Within a subclassed model or a layer the order and the number of calls are unknown: each layer
+    is listed once, with the shape it was built for, and as if no other layer quantized its inputs.
+    """
+    found: list[Call] = []
+    _walk(model, "", float_bits(model.compute_dtype), found)
+    return found
+
+
+def float_bits(dtype: Any) -> int:
+    """Bits of a value of a floating-point dtype."""
+    return 8 * tf.as_dtype(dtype).size
+
+
+def _walk(model: Any, path: str, bits: int, found: list[Call]) -> int:
+    """Adds the calls within a model, and returns the bits of what comes out."""
+    if isinstance(model, keras.Sequential):
+        for layer in model.layers:
+            bits = _call(layer, path, bits, _built_shape(layer), found)
+        return bits
+    if not is_graph(model):
+        for layer in layers_within(model):
+            _call(layer, path, float_bits(model.compute_dtype), _built_shape(layer), found)
+        return float_bits(model.compute_dtype)
+    bits_of = {id(tensor): bits for tensor in model.inputs}
+    for node in _nodes(model):
+        layer, first = node.operation, node.input_tensors[0]
+        given = max(bits_of[id(tensor)] for tensor in node.input_tensors)
+        out = _call(layer, path, given, tuple(first.shape), found)
+        bits_of.update((id(tensor), out) for tensor in node.output_tensors)
+    return max(bits_of[id(tensor)] for tensor in keras.tree.flatten(model.outputs))
+
+
+def _nodes(model: Any) -> Iterator[Any]:
+    """The calls of a functional model, each after those that it needs."""
+    for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
+        yield from (node for node in nodes if node.input_tensors)
+
+
+def _call(layer: Any, path: str, bits: int, shape: Any, found: list[Call]) -> int:
+    """Adds a call of a layer, and of what is within; returns the bits of what comes out."""
+    path = f"{path}/{layer.name}" if path else layer.name
+    if is_graph(layer):
+        return _walk(layer, path, bits, found)
+    if not isinstance(layer, keras.layers.Layer):  # a bare op of Keras
+        return float_bits(keras.config.floatx())
+    bits = min(bits, float_bits(layer.compute_dtype))
+    quantizer = getattr(layer, "input_quantizer", None)
+    found.append(Call(path, layer, getattr(quantizer, "bits", bits), shape))
+    if not isinstance(layer, (Quantized, Quantize)):
+        is_wrapper = isinstance(layer, keras.layers.Wrapper)  # which calls it once a time step
+        for inner in layers_within(layer):
+            shape = None if is_wrapper else _built_shape(inner)
+            _call(inner, path, float_bits(inner.compute_dtype), shape, found)
+    if isinstance(layer, _PASSES_VALUES):
+        return bits
+    # A quantizer may also be the activation of any layer.
+    quantizer = getattr(layer, "quantizer", None) or getattr(layer, "activation", None)
+    return getattr(quantizer, "bits", float_bits(layer.compute_dtype))
+
+
+def _built_shape(layer: Any) -> tuple[int | None, ...] | None:
+    """The shape of the input that the layer was built for, if it is one."""
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (tuple, list)) or any(isinstance(n, (tuple, list)) for n in shape):
+        return None
+    return tuple(shape)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a Keras model takes: bits, parameters, memory, multiply-accumulates."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from typing import Any
+
+import keras
+
+from lowbit.layers import Quantized
+from lowbit.model_summary import flow, kernels, table
+from lowbit.model_summary.flow import Call
+from lowbit.model_summary.kernels import FLOAT32_BYTES
+
+
+@dataclasses.dataclass
+class LayerSummary:
+    """One layer, or the total of a model.
+
+    Attributes:
+        path: The names of the models around the layer and its own.
+        type: The class of the layer.
+        quantizers: The quantizer of each kernel that has one, by the name of the kernel.
+        input_quantizer: What its inputs go through, if anything.
+        weight_bits: Bits of a weight of each kernel, by the name of the kernel.
+        parameters: How many weights it has, trained scales included.
+        bytes: What its weights take, packed: kernels their bits and scales, all else float32.
+        float32_bytes: What they would take without quantization.
+        macs: Multiply-accumulates of one sample, by "weight bits x input bits", such as
+            "1x2"; None if unknown.
+    """
+
+    path: str
+    type: str
+    quantizers: dict[str, str] = dataclasses.field(default_factory=dict)
+    input_quantizer: str | None = None
+    weight_bits: dict[str, int] = dataclasses.field(default_factory=dict)
+    parameters: int = 0
+    bytes: int = 0
+    float32_bytes: int = 0
+    macs: dict[str, int] | None = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class ModelSummary:
+    """What `lowbit.summary` returns; `print` shows it as a table.
+
+    Attributes:
+        name: Of the model.
+        layers: Those that have weights or quantize, each once.
+        total: Of all layers; its macs leave out the layers whose macs are unknown.
+    """
+
+    name: str
+    layers: list[LayerSummary]
+    total: LayerSummary
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it in dicts, lists, strings and numbers."""
+        return dataclasses.asdict(self)
+
+    def as_json(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.as_dict(), indent=2)
+
+    def __str__(self) -> str:
+        return table.text(self)
+
+
+def summary(model: Any) -> ModelSummary:
+    """Bits, parameters, memory and multiply-accumulates of a Keras model, layer by layer.
+
+    Memory is that of packed weights: kernels take the bits of their quantizer and their scales, all
+    other weights 4 bytes each. Multiply-accumulates are those of dense and convolution layers, for
+    one sample; a layer that is called several times is listed once, with those of all calls. Input
+    bits are those of the layer's input quantizer, or of a `Quantize` layer before it, also through
+    maximum pooling, padding, flattening, dropout and reshaping.
+
+    Args:
+        model: Built. Models and layers within it are gone through. In a subclassed model or layer
+            the data flow is unknown: its layers count one call each, their inputs as float unless
+            they quantize them themselves.
+
+    Returns:
+        A summary with `as_dict()` and `as_json()`; `print` shows a table.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: `model` is not built.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
+    if not model.built:
+        raise ValueError(f"model must be built, got {model.name}: call it once, or model.build()")
+    found: dict[int, LayerSummary] = {}
+    for call in flow.calls(model):
+        if id(call.layer) not in found:
+            found[id(call.layer)] = _layer(call)
+        layer = found[id(call.layer)]
+        layer.macs = _joined(layer.macs, kernels.macs(call))
+    layers = [x for x in found.values() if x.parameters or x.input_quantizer]
+    return ModelSummary(model.name, layers, _total(layers))
+
+
+def _layer(call: Call) -> LayerSummary:
+    """A layer without its multiply-accumulates."""
+    layer = call.layer
+    own = layer.weights if isinstance(layer, Quantized) else _own_weights(layer)
+    input_quantizer = getattr(layer, "input_quantizer", None) or getattr(layer, "quantizer", None)
+    result = LayerSummary(
+        call.path,
+        type(layer).__name__,
+        input_quantizer=kernels.describe(input_quantizer),
+        weight_bits={name: kernels.weight_bits(layer, name) for name in kernels.names(layer)},
+        parameters=sum(math.prod(w.shape) for w in own),
+    )
+    result.bytes = result.float32_bytes = FLOAT32_BYTES * result.parameters
+    for name, quantizer in kernels.quantizers(layer).items():
+        shape = getattr(layer, name).shape
+        trained = FLOAT32_BYTES * len(getattr(quantizer, "scale_names", ()))
+        result.quantizers[name] = kernels.describe(quantizer) or ""
+        result.float32_bytes -= trained
+        result.bytes += kernels.stored_bytes(shape, quantizer) - trained
+        result.bytes -= FLOAT32_BYTES * math.prod(shape)
+    return result
+
+
+def _own_weights(layer: Any) -> list[Any]:
+    """The weights that are not those of a layer within."""
+    inner = {id(w) for child in layer._flatten_layers(include_self=False) for w in child.weights}
+    return [w for w in layer.weights if id(w) not in inner]
+
+
+def _joined(first: dict[str, int] | None, other: dict[str, int] | None) -> dict[str, int] | None:
+    if first is None or other is None:
+        return None
+    return dict(Counter(first) + Counter(other))
+
+
+def _total(layers: list[LayerSummary]) -> LayerSummary:
+    total = LayerSummary("total", "")
+    for layer in layers:
+        total.parameters += layer.parameters
+        total.bytes += layer.bytes
+        total.float32_bytes += layer.float32_bytes
+        total.macs = _joined(total.macs, layer.macs or {})
+    return total

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lowbit.summary` and `python -m lowbit summary`, against numbers worked out by hand."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import lowbit
+from lowbit import __main__, layers
+
+
+def network():
+    """One layer of each kind that the numbers below are worked out for."""
+    return keras.Sequential(
+        [
+            keras.Input([8, 8, 3]),
+            keras.layers.Conv2D(4, 3, name="float", use_bias=False),  # 6 x 6 positions
+            layers.Quantize(name="quantize"),
+            keras.layers.MaxPooling2D(2),
+            layers.QuantConv2D(8, 3, kernel_quantizer="ttq", padding="same", name="ttq"),  # 3 x 3
+            keras.layers.BatchNormalization(name="norm"),
+            layers.QuantSeparableConv2D(
+                5,
+                2,
+                depthwise_quantizer="binary_channel",
+                pointwise_quantizer=lowbit.twn_weight_quantizer(per_channel=True),
+                input_quantizer={"class_name": "linear", "config": {"bit": 4}},
+                name="separable",
+            ),  # 2 x 2
+            layers.QuantConv2DTranspose(3, 2, kernel_quantizer="binary", name="transposed"),
+            keras.layers.Flatten(),
+            layers.QuantDense(10, kernel_quantizer="twn", name="dense"),
+        ]
+    )
+
+
+# quantizers, input quantizer, bits, parameters, bytes, float32 bytes, macs
+EXPECTED = {
+    "float": ([], None, [32], 108, 432, 432, {"32x32": 36 * 108}),
+    "quantize": ([], "linear", [], 0, 0, 0, {}),
+    # 288 weights of 2 bits, 2 scales, 8 biases; the inputs were quantized before the pooling.
+    "ttq": (["ttq"], None, [2], 298, 72 + 8 + 32, 4 * 296, {"2x2": 9 * 288}),
+    "norm": ([], None, [], 32, 128, 128, {}),
+    # 32 weights of 1 bit with 8 scales, 40 of 2 bits with 5 scales, 5 biases.
+    "separable": (
+        ["binary_channel", "twn"],
+        "linear",
+        [1, 2],
+        77,
+        4 + 32 + 10 + 20 + 20,
+        4 * 77,
+        {"1x4": 4 * 32, "2x32": 4 * 40},
+    ),
+    # 60 weights of 1 bit, one scale, 3 biases; each of 2 x 2 inputs meets every weight.
+    "transposed": (["binary"], None, [1], 63, 8 + 4 + 12, 4 * 63, {"1x32": 4 * 60}),
+    # 270 weights of 2 bits, one scale, 10 biases.
+    "dense": (["twn"], None, [2], 280, 68 + 4 + 40, 4 * 280, {"2x32": 270}),
+}
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return lowbit.summary(network())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_layer(summary, name):
+    (layer,) = (x for x in summary.layers if x.path == name)
+    assert (
+        list(layer.quantizers.values()),
+        layer.input_quantizer,
+        list(layer.weight_bits.values()),
+        layer.parameters,
+        layer.bytes,
+        layer.float32_bytes,
+        layer.macs,
+    ) == EXPECTED[name]
+
+
+def test_total(summary):
+    assert [layer.path for layer in summary.layers] == list(EXPECTED)
+    total, rows = summary.total, list(EXPECTED.values())
+    assert total.parameters == network().count_params() == sum(row[3] for row in rows)
+    assert (total.bytes, total.float32_bytes) == (sum(r[4] for r in rows), sum(r[5] for r in rows))
+    assert total.macs == {
+        "32x32": 3888,
+        "2x2": 2592,
+        "1x4": 128,
+        "2x32": 160 + 270,
+        "1x32": 240,
+    }
+
+
+def test_nested_and_shared_layers():
+    inputs = keras.Input([4, 4, 2])
+    shared = layers.QuantConv2D(2, 1, kernel_quantizer="binary", use_bias=False, name="shared")
+    inner = keras.Sequential([shared, layers.Quantize(name="quantize")], name="inner")
+    x = inner(inner(inputs))
+    outputs = keras.layers.Dense(3, name="head")(keras.layers.Flatten()(x))
+    found = {x.path: x for x in lowbit.summary(keras.Model(inputs, outputs)).layers}
+    assert list(found) == ["inner/shared", "inner/quantize", "head"]
+    assert found["inner/shared"].macs == {"1x32": 16 * 4, "1x2": 16 * 4}
+    assert found["inner/shared"].parameters == 4
+    assert found["head"].macs == {"32x2": 96}
+
+
+def test_merged_inputs_have_the_most_bits():
+    inputs = keras.Input([4])
+    few, many = (layers.Quantize({"class_name": "linear", "config": {"bit": b}}) for b in (2, 8))
+    x = keras.layers.Concatenate()([few(inputs), many(inputs)])
+    outputs = keras.layers.Dense(1, name="head")(x)
+    direct = keras.layers.Dense(1, name="direct")(few(inputs))
+    found = lowbit.summary(keras.Model(inputs, [outputs, direct]))
+    macs = {layer.path: layer.macs for layer in found.layers}
+    assert macs["head"] == {"32x32": 8}
+    assert macs["direct"] == {"32x2": 4}
+
+
+class Block(keras.Model):
+    def __init__(self):
+        super().__init__(name="block")
+        self.dense = layers.QuantDense(
+            4, kernel_quantizer=abs, input_quantizer="linear", use_bias=False, name="dense"
+        )
+        self.steps = keras.layers.TimeDistributed(keras.layers.Dense(2, name="step"), name="steps")
+
+    def call(self, inputs):
+        return self.steps(self.dense(inputs))
+
+
+def test_subclassed_model():
+    model = Block()
+    model(np.zeros([1, 5, 3], np.float32))
+    dense, step = lowbit.summary(model).layers
+    assert (dense.path, dense.quantizers, dense.macs) == ("dense", {"kernel": "abs"}, {"32x2": 60})
+    assert dense.bytes == dense.float32_bytes == 48
+    assert (step.path, step.macs, step.parameters) == ("steps/step", None, 10)
+
+
+def test_unknown_size_has_no_macs():
+    inputs = keras.Input([None, None, 3])
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs))
+    summary = lowbit.summary(model)
+    assert summary.layers[0].macs is None
+    assert str(summary).splitlines()[2].endswith(" -")
+
+
+def test_half():
+    model = keras.Sequential(
+        [keras.Input([3]), layers.QuantDense(2, kernel_quantizer="twn", dtype="mixed_float16")]
+    )
+    assert lowbit.summary(model).layers[0].macs == {"2x16": 6}
+
+
+def test_text(summary):
+    lines = str(summary).splitlines()
+    assert lines[1].split() == [
+        "layer",
+        "kernel",
+        "input",
+        "bits",
+        "weights",
+        "bytes",
+        "float32",
+        "MACs",
+    ]
+    assert lines[2].split() == ["float", "float", "32", "108", "432", "432", "3,888", "32x32"]
+    assert lines[-1].startswith(f"{summary.total.float32_bytes / summary.total.bytes:.1f} times")
+    assert max(map(len, lines)) <= 100
+
+
+def test_refused_models():
+    with pytest.raises(TypeError, match="model must be a Keras model, got Dense"):
+        lowbit.summary(keras.layers.Dense(3))
+    with pytest.raises(ValueError, match="model must be built, got unbuilt: call it once"):
+        lowbit.summary(keras.Sequential([keras.layers.Dense(3)], name="unbuilt"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    network().save(tmp_path / "model.keras")
+    return str(tmp_path / "model.keras")
+
+
+def test_command(path, summary, capsys):
+    assert __main__.main(["summary", path, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    expected = summary.as_dict()
+    assert (shown["layers"], shown["total"]) == (expected["layers"], expected["total"])
+
+
+@pytest.mark.parametrize("rich", [True, False], ids=["rich", "plain"])
+def test_command_shows_a_table(path, capsys, monkeypatch, rich):
+    if rich:
+        pytest.importorskip("rich")
+    else:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert __main__.main(["summary", path]) == 0
+    shown = capsys.readouterr().out
+    for name in EXPECTED:
+        assert name in shown
+    assert "times smaller than in float32" in shown
+    assert ("─" in shown) == rich
+
+
+def test_command_says_what_it_cannot_read(tmp_path, capsys):
+    assert __main__.main(["summary", str(tmp_path / "none.keras")]) == 1
+    assert "lowbit summary: MODEL must be an existing file, got" in capsys.readouterr().err
+    (tmp_path / "text.keras").write_text("text")
+    assert __main__.main(["summary", str(tmp_path / "text.keras")]) == 1
+    assert capsys.readouterr().err.startswith("lowbit summary: ")
+    with pytest.raises(SystemExit) as end:
+        __main__.main(["summary"])
+    assert end.value.code == 2
