@@ -49,12 +49,14 @@ if not _starts_command_line():
         from lowbit import layers
 
 if _typing.TYPE_CHECKING:
+    from lowbit import callbacks as callbacks
     from lowbit import layers as layers
     from lowbit._cloning import keras_clone as keras_clone
     from lowbit.model_summary.report import summary as summary
 
 # What needs Keras is imported at its first use: the module, and the name in it if it has one.
 _LAZY = {
+    "callbacks": ("callbacks", ""),
     "keras_clone": ("_cloning", "keras_clone"),
     "layers": ("layers", ""),
     "summary": ("model_summary.report", "summary"),
@@ -78,6 +80,7 @@ __all__ = [
     "binary_channel_wise_mean_scaling_quantizer",
     "binary_mean_scaling_quantizer",
     "blueoil",
+    "callbacks",
     "get",
     "gradients",
     "keras_clone",

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keras callbacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lowbit import _keras
+
+_keras.require()
+
+import keras  # noqa: E402
+
+from lowbit._models import quantized_layers  # noqa: E402
+
+
+class QuantizationMonitor(keras.callbacks.Callback):
+    """Watches the quantized kernels: adds to the `logs` of each epoch, and warns of dead kernels.
+
+    For each kernel with a quantizer there is, under the path of its layer within the model (and the
+    name of the kernel, where a layer has two):
+
+        PATH/sparsity    share of quantized weights that are 0
+        PATH/flips       share of latent weights with another sign than after the last epoch
+        PATH/scale       mean of the absolute quantized weights that are not 0
+        PATH/positive    TTQ's scales
+        PATH/negative
+
+    It warns (`UserWarning`, once a kernel and reason) where a quantized kernel is all zero or has
+    one sign only, and where a scale of TTQ is negative.
+
+    Keras hands the same `logs` to all callbacks, in the order of the list and last to its own
+    History. Loggers such as CSVLogger and TensorBoard thus record these values if they come after
+    this callback; put it first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._signs: dict[str, np.ndarray] = {}
+        self._warned: set[tuple[str, str]] = set()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Notes the signs that the first epoch starts from."""
+        self._signs = {path: latent >= 0 for path, latent, _, _ in self._kernels()}
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the values to `logs`, and warns."""
+        for path, latent, quantized, quantizer in self._kernels():
+            signs = latent >= 0
+            nonzero = np.abs(quantized[quantized != 0])
+            values = {
+                "sparsity": 1 - nonzero.size / quantized.size,
+                "flips": np.mean(signs != self._signs[path]),
+                "scale": nonzero.mean() if nonzero.size else 0.0,
+            }
+            names = getattr(quantizer, "scale_names", ())
+            scales = {name: _array(getattr(quantizer, name)) for name in names}
+            self._signs[path] = signs
+            if logs is not None:
+                logs.update({f"{path}/{k}": float(v) for k, v in {**values, **scales}.items()})
+            self._warn_of(path, quantized, scales)
+
+    def _kernels(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
+        """Path, latent weights, quantized weights and quantizer of each kernel."""
+        for path, layer in quantized_layers(self.model).items():
+            quantized = layer.quantized() if layer.built else {}
+            for kernel in layer.quantized_kernels:
+                if kernel.name in quantized:
+                    both = len(layer.quantized_kernels) > 1
+                    yield (
+                        f"{path}/{kernel.name}" if both else path,
+                        _array(kernel.latent(layer)),
+                        _array(quantized[kernel.name]),
+                        getattr(layer, kernel.argument),
+                    )
+
+    def _warn_of(self, path: str, quantized: np.ndarray, scales: dict[str, np.ndarray]) -> None:
+        if not quantized.any():
+            self._warn(path, "the quantized kernel is all zero")
+        elif (quantized >= 0).all() or (quantized <= 0).all():
+            self._warn(path, "the quantized kernel has one sign only")
+        for name, scale in scales.items():
+            if scale < 0:
+                self._warn(
+                    path, f'the scale {name} is negative; scale_constraint="non_neg" prevents it'
+                )
+
+    def _warn(self, path: str, reason: str) -> None:
+        if (path, reason) not in self._warned:
+            self._warned.add((path, reason))
+            warnings.warn(f"{path}: {reason}", UserWarning, stacklevel=2)
+
+
+def _array(values: Any) -> np.ndarray:
+    """A tensor or weight as a NumPy array of a type that NumPy computes in."""
+    return tf.cast(tf.convert_to_tensor(values), tf.float64).numpy()

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lowbit.callbacks.QuantizationMonitor`: its values, where they go, its warnings."""
+
+import csv
+import re
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lowbit
+from lowbit import layers
+from lowbit.callbacks import QuantizationMonitor
+
+X = np.ones([4, 4], np.float32)
+
+
+def network(*quantizers, **arguments):
+    """Dense layers "dense0", ... in a nested model, which learn nothing by themselves."""
+    inner = keras.Sequential(
+        [
+            layers.QuantDense(4, kernel_quantizer=q, name=f"dense{i}", **arguments)
+            for i, q in enumerate(quantizers)
+        ],
+        name="inner",
+    )
+    model = keras.Sequential([keras.Input([4]), inner, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    return model, inner.layers
+
+
+def fit(model, *callbacks, epochs=1):
+    return model.fit(X, np.zeros(4), epochs=epochs, verbose=0, callbacks=list(callbacks)).history
+
+
+class Assign(keras.callbacks.Callback):
+    """Changes a weight when an epoch begins."""
+
+    def __init__(self, weight, values):
+        super().__init__()
+        self.weight, self.values = weight, values
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.weight.assign(self.values[epoch])
+
+
+KERNEL = np.reshape([3.0, -3, 3, -3, 0.1, -0.1, 0.2, -0.2, 3, -3, 3, -3, 3, -3, 3, -3], [4, 4])
+
+
+def test_values():
+    model, (dense,) = network("ttq")
+    dense.kernel.assign(np.abs(KERNEL) + 1)
+    dense.kernel_quantizer.positive.assign(2.0)
+    dense.kernel_quantizer.negative.assign(4.0)
+    flipped = KERNEL.copy()
+    flipped[0, :3] *= -1
+    history = fit(
+        model, QuantizationMonitor(), Assign(dense.kernel, [KERNEL, flipped, flipped]), epochs=3
+    )
+    path = "inner/dense0/"
+    assert history[path + "flips"] == [8 / 16, 3 / 16, 0]
+    assert history[path + "sparsity"] == [2 / 16] * 3  # |w| <= 0.05 * 3
+    # Of 14 weights that are not 0, how many are positive: 7, then one less.
+    expected = [(2 * count + 4 * (14 - count)) / 14 for count in (7, 6, 6)]
+    assert history[path + "scale"] == pytest.approx(expected)
+    assert history[path + "positive"] == [2] * 3
+    assert history[path + "negative"] == [4] * 3
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "names"),
+    [
+        ("binary", {"flips", "sparsity", "scale"}),
+        ("twn", {"flips", "sparsity", "scale"}),
+        ("ttq", {"flips", "sparsity", "scale", "positive", "negative"}),
+        (None, set()),
+    ],
+)
+def test_names(quantizer, names):
+    model, _ = network(quantizer)
+    history = fit(model, QuantizationMonitor())
+    assert {n.removeprefix("inner/dense0/") for n in history if n != "loss"} == names
+
+
+def test_layer_with_two_kernels():
+    model = keras.Sequential(
+        [
+            keras.Input([4, 4, 2]),
+            layers.QuantSeparableConv2D(
+                2, 2, depthwise_quantizer="binary", pointwise_quantizer="ttq", name="two"
+            ),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    model.compile("sgd", "mse")
+    history = model.fit(
+        np.ones([2, 4, 4, 2]), np.ones([2, 2]), verbose=0, callbacks=[QuantizationMonitor()]
+    ).history
+    assert "two/depthwise_kernel/flips" in history
+    assert "two/pointwise_kernel/positive" in history
+
+
+def test_csv_logger_after_it_records_the_values(tmp_path):
+    model, _ = network("binary", dtype="mixed_bfloat16")
+    fit(model, QuantizationMonitor(), keras.callbacks.CSVLogger(str(tmp_path / "log.csv")))
+    with open(tmp_path / "log.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["inner/dense0/sparsity"]) == 0
+
+
+def test_tensorboard_after_it_records_the_values(tmp_path):
+    pytest.importorskip("tensorboard")
+    model, _ = network("binary")
+    fit(model, QuantizationMonitor(), keras.callbacks.TensorBoard(tmp_path, write_graph=False))
+    (events,) = (tmp_path / "train").glob("events*")
+    tags = {
+        value.tag
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    }
+    assert "epoch_inner/dense0/scale" in tags
+
+
+def caught(model, epochs=2):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit(model, QuantizationMonitor(), epochs=epochs)
+    return [str(w.message) for w in found if re.match("inner/", str(w.message))]
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "kernel", "message"),
+    [
+        ("twn", 0 * KERNEL, "the quantized kernel is all zero"),
+        ("binary", np.abs(KERNEL), "the quantized kernel has one sign only"),
+        ("twn", -np.abs(KERNEL), "the quantized kernel has one sign only"),
+    ],
+)
+def test_warns_of_dead_kernels_once(quantizer, kernel, message):
+    model, (dense, other) = network(quantizer, "binary")
+    dense.kernel.assign(kernel)
+    other.kernel.assign(KERNEL)
+    assert caught(model) == [f"inner/dense0: {message}"]
+
+
+@pytest.mark.parametrize("name", ["positive", "negative"])
+def test_warns_of_negative_scales(name):
+    model, (dense,) = network("ttq")
+    dense.kernel.assign(KERNEL)
+    assert caught(model) == []
+    getattr(dense.kernel_quantizer, name).assign(-0.5)
+    assert [m for m in caught(model) if "scale" in m] == [
+        f'inner/dense0: the scale {name} is negative; scale_constraint="non_neg" prevents it'
+    ]
+
+
+def test_it_is_found_from_the_package():
+    assert lowbit.callbacks.QuantizationMonitor is QuantizationMonitor
