@@ -52,6 +52,7 @@ if _typing.TYPE_CHECKING:
     from lowbit import callbacks as callbacks
     from lowbit import layers as layers
     from lowbit._cloning import keras_clone as keras_clone
+    from lowbit._plot import plot as plot
     from lowbit.model_summary.report import summary as summary
 
 # What needs Keras is imported at its first use: the module, and the name in it if it has one.
@@ -59,6 +60,7 @@ _LAZY = {
     "callbacks": ("callbacks", ""),
     "keras_clone": ("_cloning", "keras_clone"),
     "layers": ("layers", ""),
+    "plot": ("_plot", "plot"),
     "summary": ("model_summary.report", "summary"),
 }
 
@@ -88,6 +90,7 @@ __all__ = [
     "library_path",
     "linear_mid_tread_half_quantizer",
     "ops",
+    "plot",
     "quantizers",
     "summary",
     "ttq_weight_quantizer",

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lowbit._plot import draw_histograms
 from lowbit.demo.networks import FLOAT, RECIPES, TTQ, TTQ_PAPER, Recipe
 from lowbit.demo.training import Curves
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 _PALETTE = ("#4d4d4d", "#e69f00", "#d55e00", "#009e73", "#0072b2", "#cc79a7")
 _COLOURS = dict(zip(RECIPES, _PALETTE, strict=True))
-_LATENT_STYLE: dict[str, Any] = {"color": "#bbbbbb", "alpha": 0.7}
 
 
 @dataclass
@@ -138,24 +138,6 @@ def _draw_curves(axes: Axes, results: Sequence[Result], name: str, title: str) -
 
 
 def _draw_weights(axes: Axes, result: Result) -> None:
-    """Latent and quantized weights, each histogram scaled to its highest bar."""
-    latent, quantized = result.latent.ravel(), result.quantized.ravel()
-    limit = max(np.abs(quantized).max() * 1.3, np.quantile(np.abs(latent), 0.999))
-    bins = np.linspace(-limit, limit, 82)
-    for weights, style in (
-        (latent, _LATENT_STYLE),
-        (quantized, {"color": _COLOURS[result.recipe]}),
-    ):
-        counts, _ = np.histogram(weights, bins)
-        label = "latent" if weights is latent else "quantized"
-        axes.stairs(counts / counts.max(), bins, fill=True, label=label, **style)
-    values, counts = np.unique(quantized, return_counts=True)
-    if len(values) <= 3:
-        for value, count in zip(values, counts, strict=True):
-            height = count / counts.max() + 0.02
-            axes.text(value, height, f"{count / quantized.size:.0%}", ha="center", fontsize=9)
+    colour = _COLOURS[result.recipe]
+    draw_histograms(axes, result.latent.ravel(), result.quantized.ravel(), colour)
     axes.set_title(result.recipe.name, fontsize=10)
-    axes.set_ylim(0, 1.15)
-    axes.set_yticks([])
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02, 1.02))
