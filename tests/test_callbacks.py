@@ -17,6 +17,11 @@ from lowbit.callbacks import QuantizationMonitor
 X = np.ones([4, 4], np.float32)
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
 def network(*quantizers, **arguments):
     """Dense layers "dense0", ... in a nested model, which learn nothing by themselves."""
     inner = keras.Sequential(
@@ -89,14 +94,14 @@ def test_layer_with_two_kernels():
         [
             keras.Input([4, 4, 2]),
             layers.QuantSeparableConv2D(
-                2, 2, depthwise_quantizer="binary", pointwise_quantizer="ttq", name="two"
+                8, 2, depthwise_quantizer="binary", pointwise_quantizer="ttq", name="two"
             ),
             keras.layers.GlobalAveragePooling2D(),
         ]
     )
     model.compile("sgd", "mse")
     history = model.fit(
-        np.ones([2, 4, 4, 2]), np.ones([2, 2]), verbose=0, callbacks=[QuantizationMonitor()]
+        np.ones([2, 4, 4, 2]), np.ones([2, 8]), verbose=0, callbacks=[QuantizationMonitor()]
     ).history
     assert "two/depthwise_kernel/flips" in history
     assert "two/pointwise_kernel/positive" in history

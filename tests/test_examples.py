@@ -12,6 +12,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 RUNS = {
+    "keras": ("keras_digits.py", "--epochs", "5"),
     "custom_loop": ("custom_loop.py", "--epochs", "5"),
     "workers": ("multi_worker.py", "--epochs", "3"),
     "one worker": ("multi_worker.py", "--epochs", "3", "--workers", "1"),
@@ -43,14 +44,26 @@ def output(tmp_path_factory):
 
 
 def losses(text):
-    return [float(loss) for loss in re.findall(r"^epoch \d+: loss ([\d.]+)$", text, re.MULTILINE)]
+    return [float(loss) for loss in re.findall(r"^epoch \d+: loss ([\d.]+)", text, re.MULTILINE)]
+
+
+def assert_learns(text):
+    """Fails unless these are five epochs with less and less loss, and a good accuracy."""
+    assert len(losses(text)) == 5
+    assert losses(text)[-1] < losses(text)[0] / 5
+    assert float(re.search(r"^test accuracy ([\d.]+) %$", text, re.MULTILINE)[1]) > 90
+
+
+def test_keras_digits(output):
+    text = output["keras"]
+    assert_learns(text)
+    assert re.search(r"^ternary +ttq +2 ", text, re.MULTILINE)
+    assert re.search(r" times smaller than in float32", text)
 
 
 def test_custom_loop(output):
     text = output["custom_loop"]
-    assert len(losses(text)) == 5
-    assert losses(text)[-1] < losses(text)[0] / 5
-    assert float(re.search(r"^test accuracy ([\d.]+) %$", text, re.MULTILINE)[1]) > 90
+    assert_learns(text)
     values = re.search(r"^the ternary layer holds (\S+), (\S+), (\S+)$", text, re.MULTILINE)
     low, zero, high = map(float, values.groups())
     assert low < zero == 0 < high
