@@ -237,8 +237,8 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
         if tf.compat.v1.executing_eagerly_outside_functions():
             if self.positive is None:
                 self.positive, self.negative = self._make_variables(weights)
-            elif tf.distribute.has_strategy():
-                _check_scope(self.positive)
+            elif tf.distribute.has_strategy() and isinstance(self.positive, tf.Variable):
+                _check_scope(self.positive)  # Keras looks after its own
             return self.positive, self.negative
         return tuple(
             tf.compat.v1.get_variable(
