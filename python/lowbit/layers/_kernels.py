@@ -141,7 +141,7 @@ class Quantized(keras.layers.Layer):
     def _refuse_other_quantization(self) -> None:
         if getattr(self, "lora_rank", None):
             raise ValueError(f"lora_rank must be None in {type(self).__name__}: {_NO_LORA}")
-        if getattr(self, "quantization_mode", None):
+        if "_from_" in self.dtype_policy.name:  # such as int8_from_float32
             raise ValueError(
                 f"dtype must be a policy without quantization in {type(self).__name__}, "
                 f"got {self.dtype_policy.name}"

@@ -17,10 +17,15 @@ class QuantDense(Quantized, keras.layers.Dense):
 
     Args:
         *args: Of `keras.layers.Dense`.
-        kernel_quantizer: See `lowbit.get`. Channels: the units.
-        input_quantizer: See `lowbit.get`.
-        scale_constraint: On the trained scales of the quantizer.
-        **kwargs: Of `keras.layers.Dense`; `lora_rank` is refused.
+        kernel_quantizer: Of the kernel, see `lowbit.get`. Channels: the units.
+        input_quantizer: Of the inputs, see `lowbit.get`.
+        scale_constraint: A Keras constraint on the trained scales of kernel quantizers (TTQ's).
+        **kwargs: Of `keras.layers.Dense`.
+
+    Raises:
+        TypeError: An argument names no quantizer, or one of another dtype than the layer's.
+        ValueError: An alias is unknown, the input quantizer has trained scales, or `lora_rank` or
+            a policy of Keras's own quantization is given.
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-1)
@@ -28,14 +33,9 @@ class QuantDense(Quantized, keras.layers.Dense):
 
 @_register
 class QuantConv1D(Quantized, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` of the quantized inputs with the quantized kernel.
+    """`keras.layers.Conv1D` with a quantized kernel (channels: the filters) and quantized inputs.
 
-    Args:
-        *args: Of `keras.layers.Conv1D`.
-        kernel_quantizer: See `lowbit.get`. Channels: the filters.
-        input_quantizer: See `lowbit.get`.
-        scale_constraint: On the trained scales of the quantizer.
-        **kwargs: Of `keras.layers.Conv1D`; `lora_rank` is refused.
+    Takes what it takes, and the keyword arguments of `QuantDense`.
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-1)
@@ -43,14 +43,9 @@ class QuantConv1D(Quantized, keras.layers.Conv1D):
 
 @_register
 class QuantConv2D(Quantized, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` of the quantized inputs with the quantized kernel.
+    """`keras.layers.Conv2D` with a quantized kernel (channels: the filters) and quantized inputs.
 
-    Args:
-        *args: Of `keras.layers.Conv2D`.
-        kernel_quantizer: See `lowbit.get`. Channels: the filters.
-        input_quantizer: See `lowbit.get`.
-        scale_constraint: On the trained scales of the quantizer.
-        **kwargs: Of `keras.layers.Conv2D`; `lora_rank` is refused.
+    Takes what it takes, and the keyword arguments of `QuantDense`.
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-1)
@@ -58,14 +53,9 @@ class QuantConv2D(Quantized, keras.layers.Conv2D):
 
 @_register
 class QuantConv3D(Quantized, keras.layers.Conv3D):
-    """`keras.layers.Conv3D` of the quantized inputs with the quantized kernel.
+    """`keras.layers.Conv3D` with a quantized kernel (channels: the filters) and quantized inputs.
 
-    Args:
-        *args: Of `keras.layers.Conv3D`.
-        kernel_quantizer: See `lowbit.get`. Channels: the filters.
-        input_quantizer: See `lowbit.get`.
-        scale_constraint: On the trained scales of the quantizer.
-        **kwargs: Of `keras.layers.Conv3D`; `lora_rank` is refused.
+    Takes what it takes, and the keyword arguments of `QuantDense`.
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-1)
@@ -73,14 +63,10 @@ class QuantConv3D(Quantized, keras.layers.Conv3D):
 
 @_register
 class QuantConv2DTranspose(Quantized, keras.layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose` of the quantized inputs with the quantized kernel.
+    """`keras.layers.Conv2DTranspose` with a quantized kernel and quantized inputs.
 
-    Args:
-        *args: Of `keras.layers.Conv2DTranspose`.
-        kernel_quantizer: See `lowbit.get`. Channels: the filters, at axis -2 of this kernel.
-        input_quantizer: See `lowbit.get`.
-        scale_constraint: On the trained scales of the quantizer.
-        **kwargs: Of `keras.layers.Conv2DTranspose`.
+    Takes what it takes, and the keyword arguments of `QuantDense`. The channels of the kernel:
+    the filters, at axis -2 of this kernel.
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-2)
@@ -88,14 +74,10 @@ class QuantConv2DTranspose(Quantized, keras.layers.Conv2DTranspose):
 
 @_register
 class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` of the quantized inputs with the quantized kernel.
+    """`keras.layers.DepthwiseConv2D` with a quantized kernel and quantized inputs.
 
-    Args:
-        *args: Of `keras.layers.DepthwiseConv2D`.
-        kernel_quantizer: See `lowbit.get`. Channels: those of the inputs, at axis -2.
-        input_quantizer: See `lowbit.get`.
-        scale_constraint: On the trained scales of the quantizer.
-        **kwargs: Of `keras.layers.DepthwiseConv2D`.
+    Takes what it takes, and the keyword arguments of `QuantDense`. The channels of the kernel:
+    those of the inputs, at axis -2.
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-2)
@@ -103,17 +85,11 @@ class QuantDepthwiseConv2D(Quantized, keras.layers.DepthwiseConv2D):
 
 @_register
 class QuantSeparableConv2D(Quantized, keras.layers.SeparableConv2D):
-    """`keras.layers.SeparableConv2D` of the quantized inputs with the two quantized kernels.
+    """`keras.layers.SeparableConv2D` with two quantized kernels and quantized inputs.
 
-    What is between the two convolutions is not quantized.
-
-    Args:
-        *args: Of `keras.layers.SeparableConv2D`.
-        depthwise_quantizer: See `lowbit.get`. Channels: those of the inputs, at axis -2.
-        pointwise_quantizer: See `lowbit.get`. Channels: the filters.
-        input_quantizer: See `lowbit.get`.
-        scale_constraint: On the trained scales of both quantizers.
-        **kwargs: Of `keras.layers.SeparableConv2D`.
+    Takes what it takes, and the keyword arguments of `QuantDense`, but for `kernel_quantizer`:
+    `depthwise_quantizer` (channels: those of the inputs, at axis -2) and `pointwise_quantizer`
+    (channels: the filters). What is between the two convolutions is not quantized.
     """
 
     depthwise_kernel = QuantizedKernel("depthwise_quantizer", axis=-2)
