@@ -25,12 +25,12 @@ def network():
         [
             keras.Input([8, 8, 1]),
             keras.layers.Conv2D(16, 3, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             lowbit.layers.Quantize("linear"),  # activations: 2 bits from 0 to 2
             lowbit.layers.QuantConv2D(
                 32, 3, 2, "same", kernel_quantizer="ttq", use_bias=False, name="ternary"
             ),
-            keras.layers.BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9),
             lowbit.layers.Quantize("linear"),
             # With arguments of its own: a configuration, or what one of lowbit's factories made.
             lowbit.layers.QuantConv2D(
