@@ -124,6 +124,8 @@ def binary_channel_wise_mean_scaling_quantizer(
 
 
 class _TTQWeightQuantizer(tf.Module):
+    scale_names = ("positive", "negative")  # for Keras layers, as those of lowbit's quantizer
+
     def __init__(
         self, threshold: float, dtype: tf.DType, negative_gradient: str, initial: float | str
     ) -> None:
@@ -138,13 +140,17 @@ class _TTQWeightQuantizer(tf.Module):
     def __call__(self, weights: tf.Tensor) -> tf.Tensor:
         weights = _checked(weights, self.dtype)
         if self.positive is None:
-            mean = self.initial == "mean"
-            initial = tf.reduce_mean(tf.abs(weights)) if mean else self.initial
+            initial = self.initial_scale(weights)
             self.positive = tf.Variable(initial, dtype=self.dtype, name="positive")
             self.negative = tf.Variable(initial, dtype=self.dtype, name="negative")
         return self._quantize(
             weights, tf.convert_to_tensor(self.positive), tf.convert_to_tensor(self.negative)
         )
+
+    def initial_scale(self, weights: tf.Tensor) -> tf.Tensor:
+        """What both scales are at first."""
+        mean = self.initial == "mean"
+        return tf.reduce_mean(tf.abs(weights)) if mean else tf.constant(self.initial, self.dtype)
 
     def _quantize(self, weights: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
         zero = tf.zeros([], self.dtype)

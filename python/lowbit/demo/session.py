@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -103,7 +104,7 @@ def _train(
     curves = [
         trainer.run(images, seed, settings.epochs, after_epoch) for seed in range(settings.seeds)
     ]
-    network, last = trainer.network, len(networks.CHANNELS) - 1
-    return report.Result(
-        recipe, curves, network.kernels[last].numpy(), network.weights(last).numpy()
-    )
+    last = trainer.network.convolutions[-1]
+    latent = last.kernel.numpy()
+    quantized = last.quantized().get("kernel", latent)
+    return report.Result(recipe, curves, latent, np.asarray(quantized))
