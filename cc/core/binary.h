@@ -27,8 +27,9 @@ struct BinaryScale {
     return {{Abs(x)}};
   }
 
-  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t count, BinaryStats<C>& s) const {
-    s.scale = static_cast<C>(total.term[0] / static_cast<double>(count));
+  template <typename D, typename Count>
+  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count count, BinaryStats<C>& s) const {
+    s.scale = static_cast<C>(total.term[0] / static_cast<D>(count));
   }
 };
 

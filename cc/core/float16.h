@@ -34,16 +34,8 @@ LOWBIT_HD float Widen(Half x) {
 }
 
 template <typename T>
-LOWBIT_HD T Narrow(Compute<T> x);
-
-template <>
-LOWBIT_HD float Narrow<float>(float x) {
-  return x;
-}
-
-template <>
-LOWBIT_HD double Narrow<double>(double x) {
-  return x;
+LOWBIT_HD T Narrow(Compute<T> x) {
+  return T(x);
 }
 
 template <>

@@ -15,6 +15,8 @@ LOWBIT_HD double Abs(double x) { return __builtin_fabs(x); }
 LOWBIT_HD float RoundHalfUp(float x) { return __builtin_roundf(x); }
 LOWBIT_HD double RoundHalfUp(double x) { return __builtin_round(x); }
 
+LOWBIT_HD double PowerOfTwo(int exponent) { return static_cast<double>(int64_t{1} << exponent); }
+
 template <typename V>
 LOWBIT_HD V Select(bool mask, V yes, V no) {
   return mask ? yes : no;
@@ -35,6 +37,18 @@ LOWBIT_HD V AtLeast(V low, V x) {
 template <typename V>
 LOWBIT_HD V Max(V a, V b) {
   return Select(IsNan(a), a, Select(a > b, a, b));
+}
+
+// dev.Map by one of two formulas. XLA, which may have to compile before the condition is known, has
+// an overload.
+template <class Device, class Yes, class No, class... Arguments>
+LOWBIT_HD void MapEither(Device& dev, bool condition, const Yes& yes, const No& no,
+                         Arguments... arguments) {
+  if (condition) {
+    dev.Map(yes, arguments...);
+  } else {
+    dev.Map(no, arguments...);
+  }
 }
 
 }  // namespace lowbit

@@ -33,12 +33,14 @@ struct MidTread {
   C levels_per_unit;  // n / max_value
   C step;             // max_value / n
 
-  LOWBIT_HD static MidTread Of(int bit, C max_value) {
-    const double n = static_cast<double>((int64_t{1} << bit) - 1);
-    const double largest = std::is_same_v<C, double> ? 0x1.fffffffffffffp1023 : 0x1.fffffep127;
-    const double per_unit = n / max_value;
-    return {max_value, static_cast<C>(n), static_cast<C>(per_unit < largest ? per_unit : largest),
-            static_cast<C>(max_value / n)};
+  LOWBIT_HD static MidTread Of(Scalar<int, C> bit, C max_value) {
+    using D = Scalar<double, C>;
+    const D n = PowerOfTwo(bit) - 1;
+    const D largest(std::is_same_v<C, D> ? 0x1.fffffffffffffp1023 : 0x1.fffffep127);
+    const D max(max_value);
+    const D per_unit = n / max;
+    return {max_value, static_cast<C>(n),
+            static_cast<C>(Select(per_unit < largest, per_unit, largest)), static_cast<C>(max / n)};
   }
 
   template <class S, class V>
@@ -69,16 +71,13 @@ struct LinearMidTreadHalf {
   const T* x;
   T* y;
   Whole layout;
-  int bit;
+  Scalar<int, T> bit;
   C max_value;
 
   template <class Device>
   LOWBIT_HD void Run(Device& dev, Stats* s) const {
-    if (bit == kFullPrecision) {
-      dev.Map(Clip<C>{max_value}, s, layout, y, x);
-    } else {
-      dev.Map(MidTread<C>::Of(bit, max_value), s, layout, y, x);
-    }
+    MapEither(dev, bit == kFullPrecision, Clip<C>{max_value}, MidTread<C>::Of(bit, max_value), s,
+              layout, y, x);
   }
 };
 

@@ -31,10 +31,10 @@ struct Ternary {
 
 // threshold = factor * statistic. Nothing exceeds 0 * infinity, so it counts as infinite; NaN is
 // left for a statistic that is NaN.
-template <typename C>
-LOWBIT_HD C Threshold(double factor, double statistic) {
-  const double threshold = factor * statistic;
-  return static_cast<C>(IsNan(threshold) && !IsNan(statistic) ? statistic : threshold);
+template <typename C, typename D>
+LOWBIT_HD C Threshold(D factor, D statistic) {
+  const D threshold = factor * statistic;
+  return static_cast<C>(Select(IsNan(threshold), statistic, threshold));
 }
 
 }  // namespace lowbit

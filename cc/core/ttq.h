@@ -22,7 +22,7 @@ struct TtqThreshold {
   static constexpr int kTerms = 1;
   static constexpr Join kJoin[] = {Join::kMax};
 
-  double factor;
+  Scalar<double, T> factor;
   const T* positive;
   const T* negative;
 
@@ -31,10 +31,11 @@ struct TtqThreshold {
     return {{Abs(w)}};
   }
 
-  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t, TernaryStats<C>& s) const {
+  template <typename D, typename Count>
+  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count, TernaryStats<C>& s) const {
     s.threshold = Threshold<C>(factor, total.term[0]);
-    s.positive = IsNan(s.threshold) ? s.threshold : Widen(*positive);
-    s.negative = IsNan(s.threshold) ? s.threshold : Widen(*negative);
+    s.positive = Select(IsNan(s.threshold), s.threshold, Widen(*positive));
+    s.negative = Select(IsNan(s.threshold), s.threshold, Widen(*negative));
   }
 };
 
@@ -48,7 +49,7 @@ struct Ttq {
   const T* negative;
   T* y;
   Whole layout;
-  double threshold;
+  Scalar<double, T> threshold;
 
   template <class Device>
   LOWBIT_HD void Run(Device& dev, Stats* s) const {
@@ -83,12 +84,13 @@ struct TtqScaleGradients {
     return {{SelectTernary(t, w, V(0), dy, V(0)), SelectTernary(t, w, V(0), V(0), dy)}};
   }
 
-  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t, TernaryStats<C>& s) const {
+  template <typename D, typename Count>
+  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count, TernaryStats<C>& s) const {
     const bool exact = kind == NegativeGradient::kExact;
-    const C on_positive = static_cast<C>(total.term[0]);
-    const C on_negative = static_cast<C>(exact ? 0 - total.term[1] : total.term[1]);
-    *dpositive = Narrow<T>(IsNan(s.threshold) ? s.threshold : on_positive);
-    *dnegative = Narrow<T>(IsNan(s.threshold) ? s.threshold : on_negative);
+    const D on_negative = exact ? 0 - total.term[1] : total.term[1];
+    const auto is_nan = IsNan(s.threshold);
+    *dpositive = Narrow<T>(Select(is_nan, s.threshold, static_cast<C>(total.term[0])));
+    *dnegative = Narrow<T>(Select(is_nan, s.threshold, static_cast<C>(on_negative)));
   }
 };
 
@@ -105,7 +107,7 @@ struct TtqGrad {
   T* dpositive;
   T* dnegative;
   Whole layout;
-  double threshold;
+  Scalar<double, T> threshold;
   NegativeGradient kind;
 
   template <class Device>

@@ -17,15 +17,16 @@ struct TwnThreshold {
   static constexpr int kTerms = 1;
   static constexpr Join kJoin[] = {Join::kSum};
 
-  double factor;
+  Scalar<double, C> factor;
 
   template <class S, class V>
   LOWBIT_HD Terms<V, kTerms> operator()(const S&, V w) const {
     return {{Abs(w)}};
   }
 
-  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t count, TernaryStats<C>& s) const {
-    s.threshold = Threshold<C>(factor, total.term[0] / static_cast<double>(count));
+  template <typename D, typename Count>
+  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count count, TernaryStats<C>& s) const {
+    s.threshold = Threshold<C>(factor, total.term[0] / static_cast<D>(count));
   }
 };
 
@@ -41,8 +42,9 @@ struct TwnScale {
     return {{Select(dead, V(0), Abs(w)), Select(dead, V(0), V(1))}};
   }
 
-  LOWBIT_HD void Finish(const Totals<kTerms>& total, int64_t, TernaryStats<C>& s) const {
-    const double mean = total.term[1] > 0 ? total.term[0] / total.term[1] : 0;
+  template <typename D, typename Count>
+  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count, TernaryStats<C>& s) const {
+    const D mean = Select(total.term[1] > 0, total.term[0] / total.term[1], D(0));
     s.positive = s.negative = static_cast<C>(mean);
   }
 };
@@ -55,7 +57,7 @@ struct Twn {
   const T* w;
   T* y;
   Layout layout;
-  double threshold;
+  Scalar<double, T> threshold;
 
   template <class Device>
   LOWBIT_HD void Run(Device& dev, Stats* s) const {

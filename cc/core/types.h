@@ -28,7 +28,19 @@ struct Bfloat16 {
 };
 
 template <typename T>
-using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
+struct ComputeOf {
+  using type = std::conditional_t<std::is_same_v<T, double>, double, float>;
+};
+template <typename T>
+using Compute = typename ComputeOf<T>::type;
+
+// A single number of type E beside values of type T: E itself, but for a T that XLA traces.
+template <typename E, typename T>
+struct ScalarOf {
+  using type = E;
+};
+template <typename E, typename T>
+using Scalar = typename ScalarOf<E, T>::type;
 
 // A dense row-major tensor, folded around its channel axis: [outer, channels, inner]. A quantizer
 // with one statistic for the whole tensor has a single channel.

@@ -11,6 +11,7 @@ namespace lowbit {
 namespace {
 
 using tensorflow::Tensor;
+using tensorflow::TensorShape;
 using tensorflow::TensorShapeUtils;
 using tensorflow::shape_inference::InferenceContext;
 
@@ -55,52 +56,60 @@ absl::Status InferAxis(InferenceContext* c, absl::string_view input) {
   return c->RankKnown(shape) ? CheckAxis(input, c->Rank(shape), axis) : absl::OkStatus();
 }
 
-absl::Status CheckScalar(const Tensor& tensor, absl::string_view name) {
-  if (TensorShapeUtils::IsScalar(tensor.shape())) return absl::OkStatus();
-  return NotScalar(name, tensor.shape().DebugString());
+absl::Status CheckScalar(const TensorShape& shape, absl::string_view name) {
+  if (TensorShapeUtils::IsScalar(shape)) return absl::OkStatus();
+  return NotScalar(name, shape.DebugString());
 }
 
-absl::Status CheckSameShape(const Tensor& tensor, absl::string_view name, const Tensor& like,
-                            absl::string_view like_name) {
-  if (tensor.shape() == like.shape()) return absl::OkStatus();
+absl::Status CheckSameShape(const TensorShape& shape, absl::string_view name,
+                            const TensorShape& like, absl::string_view like_name) {
+  if (shape == like) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(name, " must have the shape of ", like_name, ", ",
-                                                 like.shape().DebugString(), ", got ",
-                                                 tensor.shape().DebugString()));
+                                                 like.DebugString(), ", got ",
+                                                 shape.DebugString()));
 }
 
 absl::Status GetBit(const Tensor& bit, int* value) {
-  TF_RETURN_IF_ERROR(CheckScalar(bit, "bit"));
+  TF_RETURN_IF_ERROR(CheckScalar(bit.shape(), "bit"));
   *value = bit.scalar<int32_t>()();
-  if (*value >= 1 && *value <= 32) return absl::OkStatus();
+  if (IsBit(*value)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("bit must be in 1..32, got ", *value));
 }
 
 template <typename C>
 absl::Status GetMaxValue(const Tensor& max_value, C* value) {
-  TF_RETURN_IF_ERROR(CheckScalar(max_value, "max_value"));
+  TF_RETURN_IF_ERROR(CheckScalar(max_value.shape(), "max_value"));
   const double given = ValueOf(max_value);
-  // A double beyond float's range is not converted: that would be undefined.
-  if (given > 0 && given <= std::numeric_limits<C>::max()) *value = static_cast<C>(given);
-  if (given > 0 && given <= std::numeric_limits<C>::max() && *value > 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("max_value must be finite and > 0, got ", given));
+  if (!IsMaxValue<C>(given)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_value must be finite and > 0, got ", given));
+  }
+  *value = static_cast<C>(given);
+  return absl::OkStatus();
 }
 
 template absl::Status GetMaxValue(const Tensor& max_value, float* value);
 template absl::Status GetMaxValue(const Tensor& max_value, double* value);
 
 absl::Status GetThreshold(const Tensor& threshold, double limit, double* value) {
-  TF_RETURN_IF_ERROR(CheckScalar(threshold, "threshold"));
+  TF_RETURN_IF_ERROR(CheckScalar(threshold.shape(), "threshold"));
   *value = ValueOf(threshold);
-  if (*value >= 0 && *value < limit) return absl::OkStatus();
+  if (IsThreshold(*value, limit)) return absl::OkStatus();
   const std::string range =
       std::isinf(limit) ? "finite and >= 0" : absl::StrCat("in [0, ", limit, ")");
   return absl::InvalidArgumentError(absl::StrCat("threshold must be ", range, ", got ", *value));
 }
 
+absl::Status GetChannelAxis(int rank, absl::string_view name, int axis, int* channel_axis) {
+  TF_RETURN_IF_ERROR(CheckAxis(name, rank, axis));
+  *channel_axis = axis < 0 ? axis + rank : axis;
+  return absl::OkStatus();
+}
+
 absl::Status GetLayout(const Tensor& tensor, absl::string_view name, int axis, Layout* layout) {
   const int rank = tensor.dims();
-  TF_RETURN_IF_ERROR(CheckAxis(name, rank, axis));
-  const int channel = axis < 0 ? axis + rank : axis;
+  int channel;
+  TF_RETURN_IF_ERROR(GetChannelAxis(rank, name, axis, &channel));
   *layout = {1, tensor.dim_size(channel), 1};
   for (int i = 0; i < channel; ++i) layout->outer *= tensor.dim_size(i);
   for (int i = channel + 1; i < rank; ++i) layout->inner *= tensor.dim_size(i);

@@ -4,6 +4,7 @@
 #define LOWBIT_TF_ARGUMENTS_H_
 
 #include <initializer_list>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -23,9 +24,27 @@ absl::Status InferScalars(tensorflow::shape_inference::InferenceContext* c,
 absl::Status InferAxis(tensorflow::shape_inference::InferenceContext* c, absl::string_view input);
 
 // At run time.
-absl::Status CheckScalar(const tensorflow::Tensor& tensor, absl::string_view name);
-absl::Status CheckSameShape(const tensorflow::Tensor& tensor, absl::string_view name,
-                            const tensorflow::Tensor& like, absl::string_view like_name);
+absl::Status CheckScalar(const tensorflow::TensorShape& shape, absl::string_view name);
+absl::Status CheckSameShape(const tensorflow::TensorShape& shape, absl::string_view name,
+                            const tensorflow::TensorShape& like, absl::string_view like_name);
+
+// Which values are right; V may also be one that only a compiled program knows.
+template <typename V>
+auto IsBit(V bit) {
+  return (bit >= 1) & (bit <= 32);
+}
+
+// In float64, of a value that is rounded to the compute type C, to neither 0 nor infinity.
+template <typename C, typename V>
+auto IsMaxValue(V max_value) {
+  return (max_value > (std::is_same_v<C, double> ? 0 : 0x1p-150)) &
+         (max_value <= double{std::numeric_limits<C>::max()});
+}
+
+template <typename V>
+auto IsThreshold(V threshold, double limit) {
+  return (threshold >= 0) & (threshold < limit);
+}
 
 absl::Status GetBit(const tensorflow::Tensor& bit, int* value);
 
@@ -34,9 +53,14 @@ template <typename C>
 absl::Status GetMaxValue(const tensorflow::Tensor& max_value, C* value);
 
 // In [0, limit).
+constexpr double kTtqThresholdLimit = 1;
+constexpr double kTwnThresholdLimit = std::numeric_limits<double>::infinity();
 absl::Status GetThreshold(const tensorflow::Tensor& threshold, double limit, double* value);
 
-// The tensor folded around `axis`, which counts from the end if negative.
+// `axis`, which counts from the end if negative, as an index.
+absl::Status GetChannelAxis(int rank, absl::string_view name, int axis, int* channel_axis);
+
+// The tensor folded around `axis`.
 absl::Status GetLayout(const tensorflow::Tensor& tensor, absl::string_view name, int axis,
                        Layout* layout);
 

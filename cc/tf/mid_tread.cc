@@ -42,7 +42,7 @@ class LinearMidTreadHalfGradOp : public OpKernel {
     const Tensor& dy = c->input(0);
     const Tensor& x = c->input(1);
     lowbit::Compute<T> max_value;
-    OP_REQUIRES_OK(c, CheckSameShape(dy, "dy", x, "x"));
+    OP_REQUIRES_OK(c, CheckSameShape(dy.shape(), "dy", x.shape(), "x"));
     OP_REQUIRES_OK(c, GetMaxValue(c->input(2), &max_value));
     Tensor* dx;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0, 1}, 0, x.shape(), &dx));

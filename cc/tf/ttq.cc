@@ -20,8 +20,6 @@ using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 using tensorflow::shape_inference::UnchangedShape;
 
-constexpr double kThresholdLimit = 1;
-
 template <typename Device, typename T>
 class TtqOp : public OpKernel {
  public:
@@ -32,9 +30,9 @@ class TtqOp : public OpKernel {
     const Tensor& positive = c->input(1);
     const Tensor& negative = c->input(2);
     double threshold;
-    OP_REQUIRES_OK(c, CheckScalar(positive, "positive"));
-    OP_REQUIRES_OK(c, CheckScalar(negative, "negative"));
-    OP_REQUIRES_OK(c, GetThreshold(c->input(3), kThresholdLimit, &threshold));
+    OP_REQUIRES_OK(c, CheckScalar(positive.shape(), "positive"));
+    OP_REQUIRES_OK(c, CheckScalar(negative.shape(), "negative"));
+    OP_REQUIRES_OK(c, GetThreshold(c->input(3), kTtqThresholdLimit, &threshold));
     Tensor* y;
     OP_REQUIRES_OK(c, c->forward_input_or_allocate_output({0}, 0, w.shape(), &y));
     Device::Launch(c, Ttq<T>{Data<T>(w), Data<T>(positive), Data<T>(negative), Data<T>(y),
@@ -57,10 +55,10 @@ class TtqGradOp : public OpKernel {
     const Tensor& positive = c->input(2);
     const Tensor& negative = c->input(3);
     double threshold;
-    OP_REQUIRES_OK(c, CheckSameShape(dy, "dy", w, "weights"));
-    OP_REQUIRES_OK(c, CheckScalar(positive, "positive"));
-    OP_REQUIRES_OK(c, CheckScalar(negative, "negative"));
-    OP_REQUIRES_OK(c, GetThreshold(c->input(4), kThresholdLimit, &threshold));
+    OP_REQUIRES_OK(c, CheckSameShape(dy.shape(), "dy", w.shape(), "weights"));
+    OP_REQUIRES_OK(c, CheckScalar(positive.shape(), "positive"));
+    OP_REQUIRES_OK(c, CheckScalar(negative.shape(), "negative"));
+    OP_REQUIRES_OK(c, GetThreshold(c->input(4), kTtqThresholdLimit, &threshold));
     Tensor* dw;
     Tensor* dpositive;
     Tensor* dnegative;

@@ -2,8 +2,6 @@
 // The ops of Ternary Weight Networks: core/twn.h.
 #include "core/twn.h"
 
-#include <limits>
-
 #include "tf/arguments.h"
 #include "tf/register.h"
 #include "tf/straight_through.h"
@@ -29,8 +27,7 @@ class TwnOp : public OpKernel {
   void Compute(OpKernelContext* c) override {
     const Tensor& w = c->input(0);
     double threshold;
-    OP_REQUIRES_OK(c,
-                   GetThreshold(c->input(1), std::numeric_limits<double>::infinity(), &threshold));
+    OP_REQUIRES_OK(c, GetThreshold(c->input(1), kTwnThresholdLimit, &threshold));
     Layout layout = Whole(w.NumElements());
     if (per_channel_) OP_REQUIRES_OK(c, GetLayout(w, "weights", axis_, &layout));
     Tensor* y;
