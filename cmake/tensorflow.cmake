@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# lowbit_kernels, the kernels of all devices, and lowbit_ops_<major>_<minor>, the op library for each
-# TensorFlow of TENSORFLOW_ROOT.
+# lowbit_kernels, the kernels of all devices; and for each TensorFlow of TENSORFLOW_ROOT
+# lowbit_ops_<major>_<minor>, its op library, and lowbit_xla_<major>_<minor>, the XLA kernels.
 
 # One library for all TensorFlows, of which the kernels see nothing: the code for seven GPUs in each
 # op library would make a wheel for four of them 18 MB. And where no library of TensorFlow's is
@@ -22,6 +22,44 @@ if(NOT LOWBIT_CUDA_FOUND)
   list(REMOVE_ITEM tf_sources ${PROJECT_SOURCE_DIR}/cc/tf/gpu_launch.cc)
 endif()
 
+# A library that TensorFlow loads, compiled as TensorFlow was: NDEBUG and Eigen's alignment change
+# inline classes.
+function(lowbit_add_module target name)
+  add_library(${target} MODULE ${ARGN})
+  set_target_properties(${target} PROPERTIES
+    PREFIX "" SUFFIX ".so" OUTPUT_NAME ${name} LIBRARY_OUTPUT_DIRECTORY ${LOWBIT_OPS_DIR})
+  target_include_directories(${target} SYSTEM PRIVATE ${tf_include})
+  target_compile_definitions(${target} PRIVATE
+    NDEBUG EIGEN_MAX_ALIGN_BYTES=64 _GLIBCXX_USE_CXX11_ABI=${tf_cxx11_abi})
+  target_compile_options(${target} PRIVATE -ffile-prefix-map=${tf_include}/=)
+  target_link_options(${target} PRIVATE -Wl,--no-undefined)
+endfunction()
+
+# The XLA kernels, where TensorFlow has what they need. They need nothing of lowbit_kernels.
+function(lowbit_add_xla target name)
+  cmake_path(GET tf_library PARENT_PATH root)
+  set(tf_cc_library ${root}/libtensorflow_cc.so.2)
+  foreach(needed IN ITEMS
+      ${tf_cc_library} ${tf_include}/tensorflow/compiler/tf2xla/xla_op_kernel.h)
+    if(NOT EXISTS ${needed})
+      if(LOWBIT_XLA STREQUAL "ON")
+        message(FATAL_ERROR "LOWBIT_XLA is ON, but there is no ${needed}")
+      endif()
+      message(STATUS "XLA kernels: not built, there is no ${needed}")
+      return()
+    endif()
+  endforeach()
+  lowbit_add_module(${target} ${name} cc/tf_xla/kernels.cc cc/tf/arguments.cc)
+  target_include_directories(${target} SYSTEM PRIVATE
+    ${tf_include}/external/highwayhash ${tf_include}/external/farmhash_archive/src)
+  # The constants of a program are computed here, with the bits of the CPU's.
+  target_compile_options(${target} PRIVATE
+    -ffp-contract=off -idirafter${PROJECT_SOURCE_DIR}/cc/tf_xla/missing)
+  target_link_libraries(${target} PRIVATE ${tf_cc_library} ${tf_library})
+  set_target_properties(${target} PROPERTIES JOB_POOL_COMPILE compile_xla)
+  lowbit_export(${target} lowbit_*)
+endfunction()
+
 function(lowbit_add_ops root)
   execute_process(
     COMMAND ${Python_EXECUTABLE} ${PROJECT_SOURCE_DIR}/cmake/find_tensorflow.py ${root}
@@ -35,26 +73,22 @@ function(lowbit_add_ops root)
   message(STATUS "TensorFlow ${tf_version}: ${tf_include}")
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${tf_library})
 
+  set(name tf${tf_major}_${tf_minor})
   set(ops lowbit_ops_${tf_major}_${tf_minor})
   if(TARGET ${ops})
     message(FATAL_ERROR "TENSORFLOW_ROOT must hold one TensorFlow ${tf_major}.${tf_minor}, got two")
   endif()
-  add_library(${ops} MODULE ${tf_sources})
-  set_target_properties(${ops} PROPERTIES
-    PREFIX "" SUFFIX ".so" OUTPUT_NAME tf${tf_major}_${tf_minor}
-    LIBRARY_OUTPUT_DIRECTORY ${LOWBIT_OPS_DIR})
-  target_include_directories(${ops} SYSTEM PRIVATE ${tf_include})
-  # NDEBUG and Eigen's alignment change inline classes: both as in TensorFlow's own build.
-  target_compile_definitions(${ops} PRIVATE
-    NDEBUG EIGEN_MAX_ALIGN_BYTES=64 _GLIBCXX_USE_CXX11_ABI=${tf_cxx11_abi})
-  target_compile_options(${ops} PRIVATE -ffile-prefix-map=${tf_include}/=)
+  lowbit_add_module(${ops} ${name} ${tf_sources})
   target_precompile_headers(${ops} PRIVATE
     <tensorflow/core/framework/op.h>
     <tensorflow/core/framework/op_kernel.h>
     <tensorflow/core/framework/shape_inference.h>)
   target_link_libraries(${ops} PRIVATE lowbit_kernels ${tf_library})
-  target_link_options(${ops} PRIVATE -Wl,--no-undefined -Wl,-rpath,$ORIGIN)
+  target_link_options(${ops} PRIVATE -Wl,-rpath,$ORIGIN)
   lowbit_export(${ops} lowbit_*)
+  if(NOT LOWBIT_XLA STREQUAL "OFF")
+    lowbit_add_xla(lowbit_xla_${tf_major}_${tf_minor} ${name}_xla)
+  endif()
 endfunction()
 
 if(TENSORFLOW_ROOT)

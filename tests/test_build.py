@@ -40,6 +40,7 @@ def lines_of(tool: str, *arguments: object) -> list[str]:
         ("cuda", rf'"(core|cuda)/|<cuda_runtime(_api)?\.h>|{STANDARD}'),
         ("numpy", rf'"(core|cpu|numpy)/|<pybind11/|{STANDARD}'),
         ("tf", rf'"(core|cpu|cuda|tf|absl|tensorflow|unsupported)/|{STANDARD}'),
+        ("tf_xla", rf'"(core|cpu|tf|tf_xla|absl|tensorflow|xla)/|{STANDARD}'),
     ],
 )
 def test_a_layer_includes_only_those_below(layer, allowed):
@@ -122,6 +123,19 @@ def test_libraries_depend_on_no_path():
     assert not [name for name in needed | kernels_need if "/" in name or "tensorflow_cc" in name]
     assert not [name for name in kernels_need if "tensorflow" in name]
     assert kernels_search == set()
+
+
+def test_xla_library_stands_alone():
+    """It exports nothing, and needs TensorFlow only: neither the op library nor the kernels."""
+    path = pathlib.Path(_loader.xla_candidate(tf.__version__))
+    if not path.is_file():
+        pytest.skip("the XLA kernels are not built")
+    assert symbols_of(path, "--defined-only") == set()
+    assert not [name for name in symbols_of(path, "-u") if "6lowbit" in name]
+    needed, search = needed_by(path)
+    assert {FRAMEWORK, "libtensorflow_cc.so.2"} <= needed
+    assert not [name for name in needed if "/" in name or "lowbit" in name]
+    assert search == set()
 
 
 def test_numpy_module_exports_only_its_entry():

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs of the recipes as HLO. Layouts go unread: the shapes of the tensors say the same.
+#ifndef LOWBIT_TF_XLA_DEVICE_H_
+#define LOWBIT_TF_XLA_DEVICE_H_
+
+#include <cstring>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "core/reduction.h"
+#include "tf_xla/join.h"
+#include "tf_xla/symbol.h"
+
+namespace lowbit {
+
+class HloDevice {
+ public:
+  // With statistics for each index of `axis`, or for the whole tensor.
+  HloDevice(xla::XlaBuilder* builder, std::optional<int64_t> axis)
+      : builder_(builder), axis_(axis) {}
+
+  // y = f(stats, x...)
+  template <class F, class S, class L, typename T, class... In>
+  void Map(const F& f, const S* stats, const L&, Traced<T>* y, const In*... x) {
+    *y = Traced<T>(f(SpreadAll(*stats, First(x...)), Widen(*x)...));
+  }
+
+  // r.Finish(joined r(stats, x...), count, stats)
+  template <class R, class S, class L, class... In>
+  void Reduce(const R& r, S* stats, const L&, const In*... x) {
+    const xla::XlaOp like = First(x...);
+    const auto terms = r(SpreadAll(*stats, like), Widen(*x)...);
+    r.Finish(JoinAll(r, terms, std::make_integer_sequence<int, R::kTerms>()), Count(like), *stats);
+  }
+
+  // Both. The map sees the statistics as they were before.
+  template <class F, class R, class S, class L, typename T, class... In>
+  void MapReduce(const F& f, const R& r, S* stats, const L& layout, Traced<T>* y, const In*... x) {
+    Map(f, stats, layout, y, x...);
+    Reduce(r, stats, layout, x...);
+  }
+
+ private:
+  using D = Symbol<double>;
+
+  // The op of the first input, whose shape is that of all.
+  template <class X, class... Rest>
+  xla::XlaOp First(const X* x, const Rest*...) const {
+    return Widen(*x).In(builder_);
+  }
+
+  template <class R, class T, int... k>
+  Terms<D, R::kTerms> JoinAll(const R&, const T& terms, std::integer_sequence<int, k...>) const {
+    return {{Total<R::kJoin[k]>(terms.term[k])...}};
+  }
+
+  template <Join join, typename C>
+  D Total(const Symbol<C>& term) const {
+    if constexpr (join == Join::kMax) {
+      // Magnitudes are ordered as their bits are, NaN above all; XLA's own maximum may lose a NaN.
+      using Bits = std::conditional_t<sizeof(C) == sizeof(int), int, int64_t>;
+      const auto max = [](xla::XlaOp a, xla::XlaOp b) { return xla::Max(a, b); };
+      const xla::XlaOp bits = xla::BitcastConvertType(term.In(builder_), kHloType<Bits>);
+      return D(Symbol<C>(xla::BitcastConvertType(Joined<Bits>(bits, axis_, max), kHloType<C>)));
+    } else {
+      const auto add = [](xla::XlaOp a, xla::XlaOp b) { return xla::Add(a, b); };
+      return D(Joined<double>(D(term).In(builder_), axis_, add));
+    }
+  }
+
+  // How many elements each channel of x has. Only the program knows it where a size is dynamic.
+  Symbol<int64_t> Count(xla::XlaOp x) const {
+    const auto shape = builder_->GetShape(x);
+    Symbol<int64_t> count = 1;
+    if (!shape.ok()) return count;  // the builder has reported it
+    for (int i = 0; i < Rank(*shape); ++i) {
+      if (i != axis_) count = count * Size(*shape, x, i);
+    }
+    return count;
+  }
+
+  static Symbol<int64_t> Size(const xla::Shape& shape, xla::XlaOp x, int axis) {
+    if (!shape.is_dynamic_dimension(axis)) return shape.dimensions(axis);
+    return Symbol<int64_t>(Symbol<int>(xla::GetDimensionSize(x, axis)));
+  }
+
+  // Statistics of channels along all of x; those of a whole tensor are scalars, which XLA spreads.
+  template <template <class> class S, typename C>
+  S<C> SpreadAll(const S<C>& stats, xla::XlaOp x) const {
+    static_assert(std::is_trivially_copyable_v<C>);
+    if (!axis_ || std::is_empty_v<S<C>>) return stats;
+    C field[sizeof(S<C>) / sizeof(C)];
+    std::memcpy(static_cast<void*>(field), &stats, sizeof field);
+    for (C& value : field) value = Spread(value, x);
+    S<C> spread;
+    std::memcpy(static_cast<void*>(&spread), field, sizeof field);
+    return spread;
+  }
+
+  template <typename C>
+  Symbol<C> Spread(const Symbol<C>& channels, xla::XlaOp x) const {
+    if (channels.known()) return channels;
+    return Symbol<C>(builder_->ReportErrorOrReturn([&]() -> absl::StatusOr<xla::XlaOp> {
+      const auto shape = builder_->GetShape(x);
+      if (!shape.ok()) return shape.status();
+      xla::XlaOp y =
+          xla::BroadcastInDim(channels.In(builder_), shape->dimensions(), {axis_.value()});
+      for (int i = 0; i < Rank(*shape); ++i) {
+        if (shape->is_dynamic_dimension(i)) {
+          y = xla::SetDimensionSize(y, xla::GetDimensionSize(x, i), i);
+        }
+      }
+      return y;
+    }));
+  }
+
+  xla::XlaBuilder* const builder_;
+  const std::optional<int64_t> axis_;
+};
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_TF_XLA_DEVICE_H_

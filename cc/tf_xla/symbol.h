@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vocabulary of the formulas (core/math.h) for values of a program that XLA compiles: a formula
+// of symbols computes nothing, it writes the program.
+#ifndef LOWBIT_TF_XLA_SYMBOL_H_
+#define LOWBIT_TF_XLA_SYMBOL_H_
+
+#include "core/math.h"
+#include "tf_xla/builder.h"
+
+namespace lowbit {
+
+template <typename E>
+constexpr xla::PrimitiveType kHloType = xla::PRIMITIVE_TYPE_INVALID;
+template <>
+inline constexpr xla::PrimitiveType kHloType<bool> = xla::PRED;
+template <>
+inline constexpr xla::PrimitiveType kHloType<int> = xla::S32;
+template <>
+inline constexpr xla::PrimitiveType kHloType<int64_t> = xla::S64;
+template <>
+inline constexpr xla::PrimitiveType kHloType<float> = xla::F32;
+template <>
+inline constexpr xla::PrimitiveType kHloType<double> = xla::F64;
+template <>
+inline constexpr xla::PrimitiveType kHloType<Half> = xla::F16;
+template <>
+inline constexpr xla::PrimitiveType kHloType<Bfloat16> = xla::BF16;
+
+// A scalar or tensor with elements of type E. What is known when the program is written stays a
+// number: the factors of a constant max_value are computed here, with the bits of the CPU's.
+template <typename E>
+class Symbol {
+ public:
+  using Element = E;
+
+  Symbol() : Symbol(E()) {}
+  Symbol(E value) : value_(value) {}  // implicit: a symbol takes numbers beside it
+  explicit Symbol(xla::XlaOp op) : op_(op), value_() {}
+  template <typename From>
+  explicit Symbol(const Symbol<From>& x);
+
+  // Whether it is a number; else it is an op of the program.
+  bool known() const { return op_.IsUninitialized(); }
+  E value() const { return value_; }
+  xla::XlaBuilder* builder() const { return known() ? nullptr : op_.builder(); }
+  xla::XlaOp In(xla::XlaBuilder* builder) const {
+    return known() ? xla::ConstantR0<E>(builder, value_) : op_;
+  }
+
+ private:
+  xla::XlaOp op_;
+  E value_;
+};
+
+// compute(numbers...) where all are known, else emit(ops...).
+template <typename R, class Compute, class Emit, typename... E>
+Symbol<R> Write(const Compute& compute, const Emit& emit, const Symbol<E>&... x) {
+  if ((x.known() && ...)) return compute(x.value()...);
+  xla::XlaBuilder* builder = nullptr;
+  ((builder = builder == nullptr ? x.builder() : builder), ...);
+  return Symbol<R>(emit(x.In(builder)...));
+}
+
+template <typename E>
+template <typename From>
+Symbol<E>::Symbol(const Symbol<From>& x)
+    : Symbol(Write<E>([](From value) { return static_cast<E>(value); },
+                      [](xla::XlaOp op) { return xla::ConvertElementType(op, kHloType<E>); }, x)) {}
+
+// The second argument may also be a number.
+#define LOWBIT_OPERATOR(symbol, R, Hlo)                                               \
+  template <typename E>                                                               \
+  Symbol<R> operator symbol(const Symbol<E>& a, const Symbol<E>& b) {                 \
+    return Write<R>([](E x, E y) { return static_cast<R>(x symbol y); },              \
+                    [](xla::XlaOp x, xla::XlaOp y) { return xla::Hlo(x, y); }, a, b); \
+  }                                                                                   \
+  template <typename E>                                                               \
+  Symbol<R> operator symbol(const Symbol<E>& a, typename Symbol<E>::Element b) {      \
+    return a symbol Symbol<E>(b);                                                     \
+  }
+LOWBIT_OPERATOR(+, E, Add)
+LOWBIT_OPERATOR(-, E, Sub)
+LOWBIT_OPERATOR(*, E, Mul)
+LOWBIT_OPERATOR(&, E, And)
+LOWBIT_OPERATOR(|, E, Or)
+LOWBIT_OPERATOR(==, bool, Eq)
+LOWBIT_OPERATOR(!=, bool, Ne)
+LOWBIT_OPERATOR(<, bool, Lt)
+LOWBIT_OPERATOR(<=, bool, Le)
+LOWBIT_OPERATOR(>, bool, Gt)
+LOWBIT_OPERATOR(>=, bool, Ge)
+#undef LOWBIT_OPERATOR
+
+// The barrier keeps XLA from turning a division by a constant into a multiplication.
+template <typename E>
+Symbol<E> operator/(const Symbol<E>& a, const Symbol<E>& b) {
+  return Write<E>([](E x, E y) { return x / y; },
+                  [](xla::XlaOp x, xla::XlaOp y) { return x / xla::OptimizationBarrier(y); }, a, b);
+}
+
+template <typename E>
+Symbol<E> operator-(typename Symbol<E>::Element a, const Symbol<E>& b) {
+  return Symbol<E>(a) - b;
+}
+
+template <typename E>
+Symbol<E> operator-(const Symbol<E>& x) {
+  return Write<E>([](E value) { return -value; }, [](xla::XlaOp op) { return xla::Neg(op); }, x);
+}
+
+template <typename E>
+Symbol<E> Abs(const Symbol<E>& x) {
+  return Write<E>([](E value) { return Abs(value); }, [](xla::XlaOp op) { return xla::Abs(op); },
+                  x);
+}
+
+template <typename E>
+Symbol<E> RoundHalfUp(const Symbol<E>& x) {
+  return Write<E>([](E value) { return RoundHalfUp(value); },
+                  [](xla::XlaOp op) { return xla::Round(op); }, x);
+}
+
+template <typename E>
+Symbol<E> Select(const Symbol<bool>& mask, const Symbol<E>& yes, const Symbol<E>& no) {
+  return Write<E>([](bool m, E a, E b) { return m ? a : b; },
+                  [](xla::XlaOp m, xla::XlaOp a, xla::XlaOp b) { return xla::Select(m, a, b); },
+                  mask, yes, no);
+}
+
+inline Symbol<double> PowerOfTwo(const Symbol<int>& exponent) {
+  return Write<double>([](int e) { return PowerOfTwo(e); },
+                       [](xla::XlaOp e) {
+                         const auto one = xla::ConstantR0<int64_t>(e.builder(), 1);
+                         const auto shift = xla::ConvertElementType(e, xla::S64);
+                         return xla::ConvertElementType(xla::ShiftLeft(one, shift), xla::F64);
+                       },
+                       exponent);
+}
+
+// A tensor in place of an element of storage type T: where a recipe has a pointer to the elements,
+// it is a pointer to the tensor. Holds the widened values; they are narrowed in the program's
+// inputs and outputs.
+template <typename T>
+class Traced {
+ public:
+  Traced() = default;
+  explicit Traced(const Symbol<Compute<T>>& wide) : wide_(wide) {}
+  explicit Traced(xla::XlaOp stored)
+      : wide_(xla::ConvertElementType(stored, kHloType<Compute<T>>)) {}
+
+  friend const Symbol<Compute<T>>& Widen(const Traced& x) { return x.wide_; }
+
+ private:
+  Symbol<Compute<T>> wide_;
+};
+
+template <typename T>
+struct ComputeOf<Traced<T>> {
+  using type = Symbol<Compute<T>>;
+};
+template <typename E, typename T>
+struct ScalarOf<E, Traced<T>> {
+  using type = Symbol<E>;
+};
+template <typename E, typename C>
+struct ScalarOf<E, Symbol<C>> {
+  using type = Symbol<E>;
+};
+
+// dev.Map by one of two formulas, the condition perhaps known to the compiled program alone.
+template <class Yes, class No>
+struct Either {
+  Symbol<bool> condition;
+  Yes yes;
+  No no;
+
+  template <class S, class... V>
+  auto operator()(const S& s, const V&... x) const {
+    return Select(condition, yes(s, x...), no(s, x...));
+  }
+};
+
+template <class Device, class Yes, class No, class... Arguments>
+void MapEither(Device& dev, const Symbol<bool>& condition, const Yes& yes, const No& no,
+               Arguments... arguments) {
+  dev.Map(Either<Yes, No>{condition, yes, no}, arguments...);
+}
+
+}  // namespace lowbit
+
+#endif  // LOWBIT_TF_XLA_SYMBOL_H_
