@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import DEVICE
 
 import lowbit
-from lowbit import __main__, _bench, _gradients, ops
+from lowbit import __main__, _bench, _gradients, _loader, ops
 from lowbit.doctor import examination, probe, report
 from lowbit.doctor import gpus as nvidia
 from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
@@ -21,6 +21,8 @@ from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
 PACKAGE = pathlib.Path(lowbit.__file__).parent
 LIBRARY = pathlib.Path(lowbit.library_path())
 MINOR = LIBRARY.stem.removeprefix("tf").replace("_", ".")
+XLA = None if _loader.xla_problem() else _loader.xla_candidate(tf.__version__)
+COLUMNS = ["CPU:0", "XLA on CPU:0"] if XLA else ["CPU:0"]
 OPS = [
     "LinearMidTreadHalfQuantizer",
     "BinaryMeanScalingQuantizer",
@@ -95,10 +97,10 @@ def test_healthy(command):
     assert lines[-1] == "All is well."
     assert f"  op library   {LIBRARY}" in lines
     assert f"               chosen because it is for TensorFlow {MINOR}" in lines
-    assert "  XLA library  not built" in lines
+    assert f"  XLA library  {XLA or f'none: {_loader.xla_problem()}'}" in lines
     assert "  GPU driver   none: nvidia-smi not found" in lines
     assert [line.split() for line in lines if "Quantizer" in line] == [
-        [op, "OK,", "OK"] for op in OPS
+        [op, *["OK,", "OK"] * len(COLUMNS)] for op in OPS
     ]
     assert len(lines) <= 24
 
@@ -112,12 +114,12 @@ def test_healthy_as_json(command):
     assert found["reason"] == "LOWBIT_LIBRARY names it"
     assert found["simd"] == "baseline"
     assert found["threads"] >= 1
-    assert found["xla"] is None
+    assert (found["xla"], found["xla_problem"]) == (XLA, _loader.xla_problem())
     assert MINOR in found["minors"]
     assert found["driver"] == {"version": None, "cuda": None, "missing": "nvidia-smi not found"}
     assert found["gpus"] == found["tensorflow_gpus"] == found["problems"] == []
     expected = {op + suffix: "OK" for op in OPS for suffix in ("", "Grad")}
-    assert found["self_test"] == {"CPU:0": expected}
+    assert found["self_test"] == dict.fromkeys(COLUMNS, expected)
 
 
 # --- where the import fails -----------------------------------------------------------------------
@@ -270,6 +272,20 @@ def test_failing_ops(monkeypatch):
     assert rows[2] == [OPS[2], "OK,", "-"]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_xla_library_that_does_not_load(monkeypatch, tmp_path, exists):
+    """Is something to mend; that there is none is not."""
+    monkeypatch.setenv("LOWBIT_LIBRARY", str(tmp_path / "ops.so"))
+    if exists:
+        (tmp_path / "ops_xla.so").write_bytes(b"")
+    told = {"stage": None, "tensorflow": f"{MINOR}.0", "simd": "avx2", "xla_problem": "file too"}
+    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": {}})
+    found = examination.examine(self_test=True)
+    wrong = ["XLA cannot compile the ops: file too"] if exists else []
+    assert [problem.wrong for problem in found.problems] == wrong
+    assert "  XLA library  none: file too" in [line.text for line in report.facts(found)]
+
+
 def test_process_that_an_op_kills(monkeypatch):
     stage = "running TTQWeightQuantizerGrad on CPU:0"
     told = {"stage": stage, "ended": "was killed by SIGSEGV", "tensorflow": f"{MINOR}.0"}
@@ -283,9 +299,9 @@ def results(monkeypatch):
     """Runs the self-test in this process, and returns the result of each op."""
     monkeypatch.setattr(tf.config, "set_soft_device_placement", lambda _: None)
 
-    def run(device="CPU:0"):
+    def run(device="CPU:0", xla=False):
         told = []
-        probe._test(tf, ops, device, lambda **findings: told.append(findings))
+        probe._test(tf, ops, device, lambda **findings: told.append(findings), xla)
         return {found["op"]: found["result"] for found in told if "op" in found}
 
     return run
@@ -303,6 +319,7 @@ def test_self_test_notices_wrong_results(monkeypatch, results):
     gradients = ops.TTQGradients(*3 * [tf.constant(0.0)])
     monkeypatch.setattr(ops, "ttq_weight_quantizer_grad", lambda *_: gradients)
     assert set(results().values()) == {"wrong result"}
+    assert set(results(xla=True).values()) == {"wrong result"}
 
 
 def test_self_test_notices_errors(monkeypatch, results):
@@ -342,7 +359,7 @@ def test_what_covers_a_gpu(capability, architectures, covered):
 
 
 def test_what_the_library_says_of_itself_is_understood():
-    built = lowbit._loader.cuda_build()
+    built = _loader.cuda_build()
     if built is None:
         pytest.skip("nvcc not found when the library was built: it has no GPU code")
     parsed = CudaBuild.parse(built)

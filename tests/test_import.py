@@ -90,6 +90,54 @@ def test_no_library_at_all(loader):
     assert lines[-2:] == [REBUILD, DOCTOR]
 
 
+XLA_PROBLEM = """
+import pathlib
+import lowbit, tensorflow as tf
+from lowbit import _loader
+library = pathlib.Path(_loader.xla_candidate(tf.__version__))
+print(_loader.minors())
+print(_loader.xla_problem())
+library.unlink(missing_ok=True)
+for content in (None, b"", pathlib.Path(_loader.library_path()).read_bytes()[:5000]):
+    if content is not None:
+        library.write_bytes(content)
+    _loader.xla_problem.cache_clear()
+    print(_loader.xla_problem())
+quantizer = lowbit.binary_mean_scaling_quantizer()
+x = tf.constant([-1.0, 3.0])
+print(quantizer(x).numpy().tolist())
+try:
+    tf.function(quantizer, jit_compile=True)(x)
+except tf.errors.InvalidArgumentError as error:
+    print(error.message)
+"""
+
+
+def test_xla_library_that_is_missing_or_broken(package):
+    """Is told why; the ops work all the same; the error is the one that docs/xla.md quotes."""
+    for path in LIBRARY.parent.glob("*.so"):
+        shutil.copy(path, package / "_ops")
+    library = package / "_ops" / f"{LIBRARY.stem}_xla.so"
+    compile_library(library, "void gone(); void call() { gone(); }")
+    result = run(XLA_PROBLEM, package.parent)
+    minors, undefined, missing, empty, truncated, y, *error = result.stdout.splitlines()
+    assert minors == str(_loader.minors())
+    assert undefined.startswith(f"{library} does not load: ")
+    assert undefined.endswith("undefined symbol: _Z4gonev")
+    assert missing == f"lowbit was built without its XLA kernels: there is no {library}"
+    assert empty.startswith(f"{library} does not load: ")
+    assert empty.endswith("file too short")
+    assert truncated == f"{library} is truncated"
+    assert y == "[-2.0, 2.0]"
+    docs = (pathlib.Path(__file__).parents[1] / "docs" / "xla.md").read_text()
+    for part in (
+        "Detected unsupported operations when trying to compile graph",
+        "BinaryMeanScalingQuantizer (No registered 'BinaryMeanScalingQuantizer' OpKernel for XLA",
+    ):
+        assert part in error[0]
+        assert part in docs
+
+
 def test_library_with_undefined_symbols(package):
     compile_library(package / "_ops" / LIBRARY.name, "void gone(); void call() { gone(); }")
     message = import_error(package.parent)

@@ -50,6 +50,11 @@ def candidate(version: str) -> str:
     return str(_OPS / f"tf{major}_{minor}.so")
 
 
+def xla_candidate(version: str) -> str:
+    """Path of the library of XLA kernels beside that op library, whether there is one or not."""
+    return candidate(version).removesuffix(".so") + "_xla.so"
+
+
 def minors() -> list[str]:
     """The minor versions of TensorFlow that there is an op library for, oldest first."""
     names = (re.fullmatch(r"tf(\d+)_(\d+)\.so", path.name) for path in _OPS.glob("*"))
@@ -57,7 +62,9 @@ def minors() -> list[str]:
 
 
 def load() -> types.ModuleType:
-    """Loads the op library; a second call returns the first one's result.
+    """Loads the op library and, where there is one, the library of XLA kernels.
+
+    A second call returns the first one's result.
 
     The environment variable `LOWBIT_ISA` forces a SIMD level: baseline, sse4, avx2 or avx512.
 
@@ -67,7 +74,9 @@ def load() -> types.ModuleType:
     Raises:
         ImportError: No library fits this TensorFlow, or this CPU lacks the level.
     """
-    return _load()[0]
+    ops = _load()[0]
+    xla_problem()  # at once: XLA asks for kernels as soon as it compiles an op
+    return ops
 
 
 def isa() -> str:
@@ -98,9 +107,21 @@ def cuda_build() -> str | None:
     return library.lowbit_cuda_build().decode()
 
 
+@functools.cache
 def xla_problem() -> str | None:
     """Why XLA cannot compile lowbit's ops here; None where it can."""
-    return "lowbit was built without its XLA kernels"
+    _load()  # first: a kernel of an op that TensorFlow does not know yet is lost
+    tf = _tensorflow()
+    path = xla_candidate(tf.__version__)
+    if not os.path.isfile(path):
+        return f"lowbit was built without its XLA kernels: there is no {path}"
+    if _is_truncated(path):
+        return f"{path} is truncated"
+    try:
+        tf.load_library(path)
+    except (tf.errors.OpError, OSError) as error:
+        return f"{path} does not load: {_message(error)}"
+    return None
 
 
 @functools.cache
@@ -142,13 +163,17 @@ def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
         library = ctypes.CDLL(path)
         library.lowbit_isa.restype = ctypes.c_char_p
     except (tf.errors.OpError, OSError, AttributeError) as error:
-        reason = getattr(error, "message", None) or str(error)
-        raise _misfit(reason) from None
+        raise _misfit(_message(error)) from None
     level = os.environ.get("LOWBIT_ISA")
     if level and not library.lowbit_set_isa(level.encode()):
         wrong = f"LOWBIT_ISA must be {_levels(library)}, got {level!r}"
         raise _error(wrong, "Let lowbit choose:", "    unset LOWBIT_ISA")
     return ops, library
+
+
+def _message(error: Exception) -> str:
+    """Without what TensorFlow puts around it."""
+    return getattr(error, "message", None) or str(error)
 
 
 def _levels(library: ctypes.CDLL) -> str:

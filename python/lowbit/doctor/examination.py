@@ -50,7 +50,8 @@ class Findings:
         minors: The minor versions of TensorFlow that there is an op library for.
         simd: The SIMD level.
         threads: How many TensorFlow runs an op on.
-        xla: The path of the library of XLA kernels.
+        xla: The path of the library of XLA kernels, if it was loaded.
+        xla_problem: Why it was not.
         cuda: What the GPU kernels were built with and for.
         driver: The NVIDIA driver.
         gpus: The GPUs that the driver sees.
@@ -72,6 +73,7 @@ class Findings:
     simd: str | None = None
     threads: int | None = None
     xla: str | None = None
+    xla_problem: str | None = None
     cuda: CudaBuild | None = None
     driver: Driver = field(default_factory=Driver)
     gpus: list[Gpu] = field(default_factory=list)
@@ -97,6 +99,8 @@ def examine(self_test: bool) -> Findings:
         numpy=_installed("numpy"),
         simd=told.get("simd"),
         threads=told.get("threads"),
+        xla=told.get("xla"),
+        xla_problem=told.get("xla_problem"),
         cuda=CudaBuild.parse(told["cuda"]) if told.get("cuda") else None,
         tensorflow_has_cuda=told.get("tensorflow_has_cuda"),
         self_test=told["self_test"],
@@ -108,7 +112,12 @@ def examine(self_test: bool) -> Findings:
         capability = gpu["capability"]
         covered = found.cuda.covers(capability) if found.cuda and capability else None
         found.tensorflow_gpus.append(Gpu(gpu["name"], capability, covered))
-    found.problems = [*_import_problems(told), *gpu_problems(found), *_op_problems(found)]
+    found.problems = [
+        *_import_problems(told),
+        *_xla_problems(found),
+        *gpu_problems(found),
+        *_op_problems(found),
+    ]
     return found
 
 
@@ -181,6 +190,15 @@ def _import_problems(told: dict[str, Any]) -> list[Problem]:
     if "tensorflow" not in told:
         return [Problem(wrong, _reinstall())]
     return [Problem(wrong, _other_library())]
+
+
+def _xla_problems(found: Findings) -> list[Problem]:
+    """A library of XLA kernels that does not load. That there is none is none: it is optional."""
+    if not found.xla_problem or not found.tensorflow:
+        return []
+    if not os.path.isfile(_loader.xla_candidate(found.tensorflow)):
+        return []
+    return [Problem(f"XLA cannot compile the ops: {found.xla_problem}", _other_library())]
 
 
 def gpu_problems(found: Findings) -> list[Problem]:

@@ -50,17 +50,22 @@ def main() -> None:
         prefix = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         report(lowbit_error=f"{prefix}{error}")
         return
+    xla_problem = _loader.xla_problem()
     report(
         simd=_loader.isa(),
         threads=tf.config.threading.get_intra_op_parallelism_threads()
         or len(os.sched_getaffinity(0)),
         cuda=_loader.cuda_build(),
+        xla=None if xla_problem else _loader.xla_candidate(tf.__version__),
+        xla_problem=xla_problem,
     )
     report(stage="looking for GPUs")
     devices = ["CPU:0", *_gpus(tf, report)]
     if "self-test" in sys.argv:
         for device in devices:
             _test(tf, lowbit.ops, device, report)
+        if xla_problem is None:
+            _test(tf, lowbit.ops, "CPU:0", report, xla=True)
     report(stage=None)
 
 
@@ -74,19 +79,24 @@ def _gpus(tf: Any, report: _Reporter) -> list[str]:
     return [f"GPU:{index}" for index in range(len(gpus))]
 
 
-def _test(tf: Any, ops: Any, device: str, report: _Reporter) -> None:
+def _test(tf: Any, ops: Any, device: str, report: _Reporter, xla: bool = False) -> None:
     # Else TensorFlow runs on the CPU what has no kernel for the GPU.
     tf.config.set_soft_device_placement(False)
+    column = f"XLA on {device}" if xla else device
+
+    def run(function: Callable[..., Any], *tensors: Any) -> Any:
+        return (tf.function(function, jit_compile=True) if xla else function)(*tensors)
+
     for name, check in _CHECKS.items():
-        report(stage=f"running {name} on {device}")
+        report(stage=f"running {name} on {column}")
         try:
             with tf.device(f"/{device}"):
-                right = all(check(tf, ops, repeat) for repeat in _REPEATS)
+                right = all(check(tf, ops, run, repeat) for repeat in _REPEATS)
             result = "OK" if right else "wrong result"
         except Exception as error:
             lines = str(error).splitlines() or [""]
             result = f"{type(error).__name__}: {lines[0][:300]}"
-        report(device=device, op=name, result=result)
+        report(device=column, op=name, result=result)
 
 
 # Sums, means and results are exact in float32, in any order.
@@ -98,20 +108,20 @@ _TTQ = (3.0, 5.0, 0.25)  # positive, negative, threshold
 def _check(function: Callable[[Any, Any, Any], Any], expected: Any) -> Callable[..., bool]:
     """A check that a function of the ops, x and dy gives the expected values."""
 
-    def check(tf: Any, ops: Any, repeat: int) -> bool:
+    def check(tf: Any, ops: Any, run: Callable[..., Any], repeat: int) -> bool:
         x, dy, want = (tf.tile(tf.constant(v), [repeat, 1]).numpy() for v in (_X, _DY, expected))
-        y = function(ops, tf.constant(x), tf.constant(dy)).numpy()
+        y = run(lambda x, dy: function(ops, x, dy), tf.constant(x), tf.constant(dy)).numpy()
         return bool(y.shape == want.shape and (y == want).all())
 
     return check
 
 
-def _ttq_gradients(tf: Any, ops: Any, repeat: int) -> bool:
+def _ttq_gradients(tf: Any, ops: Any, run: Callable[..., Any], repeat: int) -> bool:
     x, dy = (tf.tile(tf.constant(value), [repeat, 1]) for value in (_X, _DY))
-    gradients = ops.ttq_weight_quantizer_grad(dy, x, *_TTQ)
+    gradients = run(lambda x, dy: ops.ttq_weight_quantizer_grad(dy, x, *_TTQ), x, dy)
     scales = [float(gradients.positive), float(gradients.negative)]
     check = _check(lambda *_: gradients.weights, [[5.0, 2.0, 3.0], [4.0, 15.0, 18.0]])
-    return scales == [11.0 * repeat, -1.0 * repeat] and check(tf, ops, repeat)
+    return scales == [11.0 * repeat, -1.0 * repeat] and check(tf, ops, run, repeat)
 
 
 _CHECKS: dict[str, Callable[..., bool]] = {

@@ -70,7 +70,7 @@ def _facts(found: Findings) -> Iterator[tuple[str, str]]:
         forced = " (LOWBIT_ISA)" if os.environ.get("LOWBIT_ISA") else ""
         yield "SIMD level", f"{found.simd}{forced}"
         yield "threads", str(found.threads)
-        yield "XLA library", found.xla or "not built"
+        yield "XLA library", found.xla or f"none: {found.xla_problem}"
         cuda = found.cuda
         built = f"CUDA {cuda.toolkit}, for {' '.join(cuda.architectures)}" if cuda else "not built"
         yield "GPU kernels", built
