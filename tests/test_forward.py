@@ -105,7 +105,7 @@ def test_a_scale_has_the_same_bits_at_all_its_elements(dtype):
     assert_close(channels, np.broadcast_to(channels[0], x.shape), exact=True)
 
 
-def _near_ties(bit, max_value, dtype):
+def near_ties(bit, max_value, dtype):
     """Values at, and a few ulps around, the ties between levels, the levels and both ends."""
     c = reference.compute_type(dtype.as_numpy_dtype)
     n = 2.0**bit - 1
@@ -122,7 +122,7 @@ def _near_ties(bit, max_value, dtype):
 @pytest.mark.parametrize("bit", BITS)
 def test_linear_near_ties(dtype, bit):
     for max_value in MAX_VALUES:
-        x = _near_ties(bit, max_value, dtype)
+        x = near_ties(bit, max_value, dtype)
         y = ops.linear_mid_tread_half_quantizer(x, bit, max_value).numpy()
         assert_close(y, reference.linear(x, bit, max_value), exact=True)
 
@@ -132,7 +132,7 @@ def test_linear_against_the_documented_formula(bit):
     """round(x' / max * n) / n * max, but for one level within 2 ulps of a tie."""
     n = 2.0**bit - 1
     for max_value in np.float32(MAX_VALUES):
-        x = np.concatenate([_near_ties(bit, max_value, tf.float32), random_array(9999, tf.float32)])
+        x = np.concatenate([near_ties(bit, max_value, tf.float32), random_array(9999, tf.float32)])
         y = ops.linear_mid_tread_half_quantizer(x, bit, max_value).numpy()
         level = np.rint(y / np.float64(max_value) * n)
         position = np.clip(x.astype(np.float64), 0, max_value) / max_value * n
