@@ -80,7 +80,7 @@ def _rows(cases: list[Case], sizes: list[Size], ways: Copies, rounds: int) -> It
 def _row(case: Case, size: Size, inputs: Inputs, ways: Copies, rounds: int) -> Row:
     contestants = _contestants(case, inputs)
     want = expected(case, inputs)
-    for name in ("eager", "function"):
+    for name in [name for name in ("eager", "function", "compiled") if name in contestants]:
         wrong = mistake(contestants[name](), want)
         if wrong is not None:
             return Row(case, size, mistake=f"{name}: {wrong}")
@@ -101,12 +101,16 @@ def _contestants(case: Case, inputs: Inputs) -> dict[str, Call]:
     function = tf.function(case.graph(lowbit, dtype))
     stock = tf.function(case.graph(lowbit.reference, dtype))
     xla = tf.function(case.graph(lowbit.reference, dtype), jit_compile=True)
-    return {
+    contestants: dict[str, Call] = {
         "eager": lambda: case.op(inputs),
         "function": lambda: function(x, dy),
         "stock": lambda: stock(x, dy),
         "xla": lambda: xla(x, dy),
     }
+    if lowbit._loader.xla_problem() is None:
+        compiled = tf.function(case.graph(lowbit, dtype), jit_compile=True)
+        contestants["compiled"] = lambda: compiled(x, dy)
+    return contestants
 
 
 def _save(rows: list[Row], machine: dict[str, Any], options: argparse.Namespace) -> None:
