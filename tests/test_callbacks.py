@@ -150,6 +150,12 @@ def test_warns_of_dead_kernels_once(quantizer, kernel, message):
     assert caught(model) == [f"inner/dense0: {message}"]
 
 
+def test_warns_of_diverged_kernels():
+    model, (dense,) = network("twn")
+    dense.kernel.assign(np.nan * KERNEL)
+    assert caught(model) == ["inner/dense0: the quantized kernel is not finite"]
+
+
 @pytest.mark.parametrize("name", ["positive", "negative"])
 def test_warns_of_negative_scales(name):
     model, (dense,) = network("ttq")
@@ -159,6 +165,27 @@ def test_warns_of_negative_scales(name):
     assert [m for m in caught(model) if "scale" in m] == [
         f'inner/dense0: the scale {name} is negative; scale_constraint="non_neg" prevents it'
     ]
+
+
+class Subclassed(keras.Model):
+    """Built by its first batch, with two layers of one name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.QuantDense(4, kernel_quantizer="ttq", name="dense")
+        self.second = layers.QuantDense(4, kernel_quantizer="binary", name="dense")
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_model_that_fit_builds(run_eagerly):
+    model = Subclassed()
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    history = fit(model, QuantizationMonitor(), epochs=2)
+    assert history["dense/flips"][0] == history["dense_2/flips"][0] == 0
+    assert len(history["dense/positive"]) == len(history["dense_2/scale"]) == 2
 
 
 def test_it_is_found_from_the_package():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -27,7 +29,8 @@ def quantized_layers(model: Any) -> dict[str, Quantized]:
         model: A Keras model of any kind.
 
     Returns:
-        An entry for each layer, in the order of the model; a layer that is used twice has one.
+        An entry for each layer, in the order of the model; a layer that is used twice has one. Of
+        two layers with one name, which a subclassed model may have, the second is "name_2".
     """
     found: dict[str, Quantized] = {}
     seen: set[int] = set()
@@ -39,9 +42,15 @@ def quantized_layers(model: Any) -> dict[str, Quantized]:
                 continue
             seen.add(id(inner))
             if isinstance(inner, Quantized):
-                found[inner_path] = inner
+                found[_unused(inner_path, found)] = inner
             else:
                 visit(inner, f"{inner_path}/")
 
     visit(model, "")
     return found
+
+
+def _unused(path: str, taken: Collection[str]) -> str:
+    """The path, with a number if it is taken."""
+    numbered = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in numbered if candidate not in taken)

@@ -26,13 +26,14 @@ class QuantizationMonitor(keras.callbacks.Callback):
     name of the kernel, where a layer has two):
 
         PATH/sparsity    share of quantized weights that are 0
-        PATH/flips       share of latent weights with another sign than after the last epoch
+        PATH/flips       share of latent weights with another sign than after the last epoch; 0 in
+                         the first one of a model that `fit` itself builds
         PATH/scale       mean of the absolute quantized weights that are not 0
         PATH/positive    TTQ's scales
         PATH/negative
 
-    It warns (`UserWarning`, once a kernel and reason) where a quantized kernel is all zero or has
-    one sign only, and where a scale of TTQ is negative.
+    It warns (`UserWarning`, once a kernel and reason) where a quantized kernel is all zero, has one
+    sign only or is not finite, and where a scale of TTQ is negative.
 
     Keras hands the same `logs` to all callbacks, in the order of the list and last to its own
     History. Loggers such as CSVLogger and TensorBoard thus record these values if they come after
@@ -55,7 +56,8 @@ class QuantizationMonitor(keras.callbacks.Callback):
             nonzero = np.abs(quantized[quantized != 0])
             values = {
                 "sparsity": 1 - nonzero.size / quantized.size,
-                "flips": np.mean(signs != self._signs[path]),
+                # A model that is built by its first batch had no signs when training began.
+                "flips": np.mean(signs != self._signs.get(path, signs)),
                 "scale": nonzero.mean() if nonzero.size else 0.0,
             }
             names = getattr(quantizer, "scale_names", ())
@@ -80,7 +82,9 @@ class QuantizationMonitor(keras.callbacks.Callback):
                     )
 
     def _warn_of(self, path: str, quantized: np.ndarray, scales: dict[str, np.ndarray]) -> None:
-        if not quantized.any():
+        if not np.isfinite(quantized).all():
+            self._warn(path, "the quantized kernel is not finite")
+        elif not quantized.any():
             self._warn(path, "the quantized kernel is all zero")
         elif (quantized >= 0).all() or (quantized <= 0).all():
             self._warn(path, "the quantized kernel has one sign only")
