@@ -119,6 +119,20 @@ def test_merged_inputs_have_the_most_bits():
     assert macs["direct"] == {"32x2": 4}
 
 
+def test_activation_that_quantizes():
+    linear = {"class_name": "linear", "config": {"bit": 4}}
+    for activation in (lowbit.get(linear), layers.Quantize(linear)):
+        hidden = keras.layers.Dense(4, activation=activation)
+        model = keras.Sequential([keras.Input([3]), hidden, keras.layers.Dense(2, name="next")])
+        found = {layer.path: layer.macs for layer in lowbit.summary(model).layers}
+        assert found["next"] == {"32x4": 8}
+
+
+def test_separable_convolution_of_keras_in_one_dimension():
+    model = keras.Sequential([keras.Input([6, 3]), keras.layers.SeparableConv1D(4, 2)])
+    assert lowbit.summary(model).layers[0].macs == {"32x32": 5 * (2 * 3 + 3 * 4)}
+
+
 class Block(keras.Model):
     def __init__(self):
         super().__init__(name="block")

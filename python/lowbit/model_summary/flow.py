@@ -104,8 +104,9 @@ def _call(layer: Any, path: str, bits: int, shape: Any, found: list[Call]) -> in
             _call(inner, path, float_bits(inner.compute_dtype), shape, found)
     if isinstance(layer, _PASSES_VALUES):
         return bits
-    # A quantizer may also be the activation of any layer.
-    quantizer = getattr(layer, "quantizer", None) or getattr(layer, "activation", None)
+    # A quantizer, or a Quantize layer, may also be the activation of any layer.
+    quantizer = layer if isinstance(layer, Quantize) else getattr(layer, "activation", None)
+    quantizer = quantizer.quantizer if isinstance(quantizer, Quantize) else quantizer
     return getattr(quantizer, "bits", float_bits(layer.compute_dtype))
 
 

@@ -25,6 +25,7 @@ _ONE_KERNEL = (
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
 )
+_TWO_KERNELS = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 _TRANSPOSED = tuple(cls for cls in _ONE_KERNEL if cls.__name__.endswith("Transpose"))
 
 
@@ -39,7 +40,7 @@ def describe(quantizer: Any) -> str | None:
 
 def names(layer: Any) -> list[str]:
     """The attributes of a layer, of Keras or of lowbit, that hold kernels."""
-    if isinstance(layer, keras.layers.SeparableConv2D):
+    if isinstance(layer, _TWO_KERNELS):
         return ["depthwise_kernel", "pointwise_kernel"]
     return ["kernel"] if isinstance(layer, _ONE_KERNEL) else []
 
