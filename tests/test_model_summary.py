@@ -3,6 +3,7 @@
 
 import json
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -224,9 +225,13 @@ def test_command_shows_a_table(path, capsys, monkeypatch, rich):
 def test_command_says_what_it_cannot_read(tmp_path, capsys):
     assert __main__.main(["summary", str(tmp_path / "none.keras")]) == 1
     assert "lowbit summary: MODEL must be an existing file, got" in capsys.readouterr().err
-    (tmp_path / "text.keras").write_text("text")
-    assert __main__.main(["summary", str(tmp_path / "text.keras")]) == 1
-    assert capsys.readouterr().err.startswith("lowbit summary: ")
+    text, archive = tmp_path / "text.keras", tmp_path / "archive.keras"
+    text.write_text("text")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("no_model.txt", "")
+    for path in (text, archive):
+        assert __main__.main(["summary", str(path)]) == 1
+        assert capsys.readouterr().err.startswith(f"lowbit summary: {path} cannot be loaded: ")
     with pytest.raises(SystemExit) as end:
         __main__.main(["summary"])
     assert end.value.code == 2

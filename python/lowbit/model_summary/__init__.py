@@ -50,4 +50,7 @@ def _load(path: Path) -> object:
 
     if not path.is_file():
         raise OSError(f"MODEL must be an existing file, got {path}")
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # of any kind: of the archive, the configuration, the weights
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
