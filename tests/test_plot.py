@@ -53,6 +53,13 @@ def test_lines_are_the_function_and_its_gradient():
     np.testing.assert_allclose(gradient, np.maximum(2 - 2 * np.abs(x), 0), atol=1e-6)
 
 
+def test_channels_are_not_joined_by_lines():
+    figure = lowbit.plot("binary_channel", np.float32([[1, 8], [-2, -6]]))
+    _, y, _ = lines(figure)
+    assert y.tolist() == [-7, -1.5, 1.5, 7]
+    assert {line.get_linestyle() for line in figure.axes[0].get_lines()} == {"None"}
+
+
 def test_values_of_ones_own():
     values = np.float32([[3, -1], [2, -4]])
     x, y, _ = lines(lowbit.plot("binary", values))

@@ -57,14 +57,14 @@ def plot(quantizer: Any, values: Any = None) -> Figure:
 
 
 def draw_function(axes: Axes, x: np.ndarray, y: np.ndarray, gradient: np.ndarray) -> None:
-    """Draws y and the gradient over x, flat arrays."""
+    """Draws y and the gradient over x, flat arrays: as points, since each channel has its own y."""
     order = np.argsort(x, kind="stable")
-    axes.plot(x[order], y[order], color=_COLOUR, label="y")
-    axes.plot(x[order], gradient[order], color="#d55e00", label="gradient", linestyle="--")
+    axes.plot(x[order], y[order], ".", color=_COLOUR, markersize=4, label="y")
+    axes.plot(x[order], gradient[order], ".", color="#d55e00", markersize=2, label="gradient")
     axes.set_xlabel("x")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, markerscale=3)
 
 
 def draw_histograms(axes: Axes, latent: np.ndarray, quantized: np.ndarray, colour: str) -> None:
