@@ -5,6 +5,8 @@ TF ?= 2.21.0
 VENV ?= .venv
 # Of the kernels built here: what a wheel holds takes a minute longer.
 CUDA_ARCHITECTURES ?= 75-real;80-real;90-real;120
+# Test processes: each takes up to 2 GB of memory.
+PYTEST_JOBS ?= 2
 BUILD := build/tf$(TF)
 ENVIRONMENT := $(VENV)/tf$(TF).stamp
 BIN := $(VENV)/bin
@@ -24,8 +26,9 @@ help:  ## List the targets
 demo: build  ## Train small networks with each quantizer
 	$(BIN)/python -m lowbit demo $(DEMO_ARGS)
 
+# A file runs in one process, since its tests share what they have built.
 test: build  ## Run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 bench: build  ## Time the ops
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
