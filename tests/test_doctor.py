@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,16 @@ def library(path, code):
     return str(path)
 
 
+def screens():
+    """The screens in docs/troubleshooting.md by their headings."""
+    page = (PACKAGE.parents[1] / "docs" / "troubleshooting.md").read_text()
+    return dict(re.findall(r"^## ([^\n]+)\n\n```\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+
+
+def labels(screen):
+    return re.findall(r"^  (\w[\w ]{0,11}\w)  ", screen.split("\n\n")[0], re.MULTILINE)
+
+
 # --- where all is well ----------------------------------------------------------------------------
 
 
@@ -103,6 +114,29 @@ def test_healthy(command):
         [op, *["OK,", "OK"] * len(COLUMNS)] for op in OPS
     ]
     assert len(lines) <= 24
+
+
+def test_healthy_screen_in_the_docs(command):
+    documented, shown = screens()["All is well"], command("doctor").stdout
+    assert labels(documented) == labels(shown)
+    assert documented.splitlines()[-2:] == shown.splitlines()[-2:] == ["", "All is well."]
+
+
+@pytest.mark.parametrize(
+    ("heading", "tensorflow"),
+    [
+        ("No TensorFlow", "raise ModuleNotFoundError(name='tensorflow')"),
+        ("A TensorFlow that no library fits", "__version__ = '2.99.0'"),
+    ],
+)
+def test_other_screens_in_the_docs(problem, heading, tensorflow):
+    documented = screens()[heading].partition("\nTo mend:\n1. ")[2].splitlines()
+    shown = problem(tensorflow)
+    general = [(r"/\S+/_ops", "FOLDER"), (r"\d+[._]\d+(\.\d+|\.\*|\.so)?(, [\d.]+)*", "VERSION")]
+    for pattern, name in general:
+        documented = [re.sub(pattern, name, line) for line in documented]
+        shown = [re.sub(pattern, name, line) for line in shown]
+    assert documented == shown
 
 
 def test_healthy_as_json(command):
