@@ -2,7 +2,6 @@
 """The CUDA kernels on the emulator: every path of theirs, against NumPy and the CPU kernels."""
 
 import ctypes
-import functools
 import itertools
 import os
 import pathlib
@@ -38,6 +37,7 @@ LIBRARY = os.environ.get("LOWBIT_TEST_EMULATED", str(ROOT / "build/liblowbit_cud
 ORDERS = ("forward", "reverse", "random")
 # Of cudaError_t.
 NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER, TOO_MANY_BLOCKS = 2, 719, 209, 35, 720
+INVALID_VALUE = 1
 CLUSTER = 24 * TASK  # elements up to which a cluster does it all
 # Head and tail of a vector; a row, a block, a task; one block; a cluster; a grid whose thread
 # blocks have a task, and several, of which they keep some.
@@ -89,16 +89,25 @@ class Emulator:
             gpu.architecture.encode(), gpu.cooperative, ORDERS.index(order), GPUS.index(gpu)
         )
 
+    def _launch(self, call, memory, size):
+        """Returns the error, and how much memory the call asks for."""
+        needed = ctypes.c_size_t()
+        error = self.library.lowbit_test_launch(
+            ctypes.byref(call), None, memory, ctypes.c_size_t(size), ctypes.byref(needed)
+        )
+        return error, needed.value
+
+    def without_memory(self, call):
+        """Returns the error of a call that gets no memory, and how much it asks for."""
+        return self._launch(call, None, 0)
+
     def error_of(self, call, bytes_less=0):
         """Returns the error of a call with exactly the memory that it asks for, or less."""
-        call, needed = ctypes.byref(call), ctypes.c_size_t()
-        launch = functools.partial(self.library.lowbit_test_launch, call, None)
-        error = launch(None, ctypes.c_size_t(), ctypes.byref(needed))
-        if needed.value == 0:
+        error, needed = self.without_memory(call)
+        if needed == 0:
             return error
-        scratch = np.full(needed.value - bytes_less, 0xFF, np.uint8)
-        size = ctypes.c_size_t(scratch.size)
-        return launch(ctypes.c_void_p(scratch.ctypes.data), size, ctypes.byref(needed))
+        scratch = np.full(needed - bytes_less, 0xFF, np.uint8)
+        return self._launch(call, ctypes.c_void_p(scratch.ctypes.data), scratch.size)[0]
 
     def launch(self, call):
         """Runs a call."""
@@ -329,6 +338,16 @@ def test_memory_that_is_one_byte_short(emulator, gpu, kernel):
     prepared = Run(emulator, kernel, random_inputs(kernel, 100003, np.dtype(np.float32)))
     assert emulator.error_of(prepared.call, bytes_less=1) == NOTHING_LEFT
     assert emulator.error_of(prepared.call) == 0
+
+
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
+def test_more_tasks_than_are_counted(emulator, gpu, kernel):
+    """Of 2^39 elements: refused before any memory is asked for."""
+    call = Run(emulator, kernel, random_inputs(kernel, BLOCK, np.dtype(np.float16))).call
+    call.channels, call.inner = 2**31, 256
+    assert emulator.without_memory(call) == (INVALID_VALUE, 0)
+    call.channels -= 1
+    assert emulator.without_memory(call)[0] == NOTHING_LEFT
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -12,41 +12,49 @@
 
 namespace lowbit {
 
-constexpr int64_t kLanes = 256;
-constexpr int64_t kRows = 16;
-constexpr int64_t kBlocks = 4;  // of a task; a power of two: tasks are joined pairwise as well
+constexpr int kLanes = 256;
+constexpr int kRows = 16;
+constexpr int kBlocks = 4;  // of a task; a power of two: tasks are joined pairwise as well
 
-LOWBIT_HD constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-LOWBIT_HD constexpr int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+template <typename A, typename B>
+LOWBIT_HD constexpr std::common_type_t<A, B> CeilDiv(A a, B b) {
+  return (a + b - 1) / b;
+}
+template <typename A, typename B>
+LOWBIT_HD constexpr std::common_type_t<A, B> Smaller(A a, B b) {
+  return a < b ? a : b;
+}
 
 // A task's share of a tensor: `rows` runs of `width` elements, `stride` apart, and behind them one
 // run of `ragged` elements. A run holds `copies` times `channels` times `inner` elements.
 struct Piece {
   int64_t begin;
-  int64_t rows;
-  int64_t width;
   int64_t stride;
-  int64_t ragged;
   int64_t channel;  // the first one
-  int64_t channels;
-  int64_t inner;
-  int64_t copies;
-  int64_t part;  // which of a channel's partial sums this is
+  int64_t part;     // which of a channel's partial sums this is
+  int rows;
+  int width;
+  int ragged;
+  int channels;
+  int inner;
+  int copies;
 
-  LOWBIT_HD int64_t all_rows() const { return rows + (ragged > 0); }
+  LOWBIT_HD int all_rows() const { return rows + (ragged > 0); }
   LOWBIT_HD bool contiguous() const { return stride == width; }
 };
 
+// Of a layout L: what is known of a whole tensor is known to the compiler.
+template <class L>
 class Plan {
  public:
   // Long rows of channels are cut into tiles of up to `max_width` lanes, which is at least
   // 2 * kLanes: a choice of the device, since channels are not added to each other.
-  LOWBIT_HD Plan(const Layout& layout, int64_t max_width) : layout_(layout) {
+  LOWBIT_HD Plan(const L& layout, int max_width) : layout_(layout) {
     if (layout.size() == 0) return;
-    const bool whole = layout.channels == 1;
-    if (whole) layout_ = Whole(layout.size());
-    segments_ = whole || layout.inner >= kLanes;
-    if (segments_) {
+    const bool one_channel = channels() == 1;
+    if (one_channel) layout_ = Whole(layout.size());
+    segments_ = one_channel || layout.inner >= kLanes;
+    if (segments()) {
       tasks_per_segment_ = CeilDiv(layout_.inner, kBlocks * kRows * kLanes);
       parts_ = layout_.outer * tasks_per_segment_;
       tasks_ = parts_ * layout_.channels;
@@ -55,84 +63,100 @@ class Plan {
     }
   }
 
-  // The same, with what is known of a whole tensor known to the compiler.
-  LOWBIT_HD Plan(const Whole& layout, int64_t max_width)
-      : Plan(Layout{1, 1, layout.inner}, max_width) {}
-
   LOWBIT_HD int64_t tasks() const { return tasks_; }
   LOWBIT_HD int64_t parts() const { return parts_; }
-  LOWBIT_HD int64_t channels() const { return layout_.channels; }
+  LOWBIT_HD int64_t channels() const { return kWhole ? 1 : layout_.channels; }
+  LOWBIT_HD int64_t per_channel() const { return layout_.per_channel(); }
   LOWBIT_HD int64_t size() const { return layout_.size(); }
 
   // Lanes of the widest task.
-  LOWBIT_HD int64_t width() const { return segments_ ? kLanes : copies_ * tile_; }
+  LOWBIT_HD int width() const { return segments() ? kLanes : copies_ * tile_width(); }
 
   // Whether every run of every piece begins that far into the tensor.
   LOWBIT_HD bool RunsBeginAtMultiplesOf(int64_t n) const {
-    if (segments_) return layout_.outer * layout_.channels <= 1 || layout_.inner % n == 0;
-    const int64_t row = layout_.channels * layout_.inner;
-    return copies_ * row % n == 0 && (tiles_ == 1 || tile_ % n == 0);
+    if (segments()) return layout_.outer * channels() <= 1 || layout_.inner % n == 0;
+    return run_ % n == 0 && (tiles_ == 1 || tile_width() % n == 0);
   }
 
-  LOWBIT_HD Piece At(int64_t task) const { return segments_ ? Segment(task) : Columns(task); }
+  // Divides in the type `Int`, which has to hold tasks(): 64-bit divisions are slow on a GPU, and
+  // cost registers.
+  template <typename Int>
+  LOWBIT_HD Piece At(Int task) const {
+    return segments() ? Segment(task) : Columns(task);
+  }
 
  private:
+  static constexpr bool kWhole = std::is_same_v<L, Whole>;
+
+  LOWBIT_HD int tile_width() const { return tile_channels_ * static_cast<int>(layout_.inner); }
+  LOWBIT_HD bool segments() const { return kWhole || segments_; }
+
   // A channel lies in long runs: rows of kLanes elements within each.
-  LOWBIT_HD Piece Segment(int64_t task) const {
+  template <typename Int>
+  LOWBIT_HD Piece Segment(Int task) const {
     constexpr int64_t kTask = kBlocks * kRows * kLanes;
-    const int64_t segment = task / tasks_per_segment_;
-    const int64_t index = task % tasks_per_segment_;
-    const int64_t size = Smaller(kTask, layout_.inner - index * kTask);
-    const int64_t part = segment / layout_.channels * tasks_per_segment_ + index;
+    const Int tasks = static_cast<Int>(tasks_per_segment_);
+    const Int all_channels = static_cast<Int>(channels());
+    const Int segment = kWhole ? 0 : task / tasks;
+    const Int index = kWhole ? task : task % tasks;
+    const int size = static_cast<int>(Smaller(kTask, layout_.inner - index * kTask));
     return {segment * layout_.inner + index * kTask,
+            kLanes,
+            segment % all_channels,
+            segment / all_channels * tasks_per_segment_ + index,
             size / kLanes,
             kLanes,
-            kLanes,
             size % kLanes,
-            segment % layout_.channels,
-            1,
             1,
             kLanes,
-            part};
+            1};
   }
 
   // The channels lie side by side: short rows are taken several at once, long ones in tiles.
-  LOWBIT_HD void PlanColumns(int64_t max_width) {
+  LOWBIT_HD void PlanColumns(int max_width) {
     const int64_t row = layout_.channels * layout_.inner;
     copies_ = 1;
     while (copies_ * row < kLanes) copies_ *= 2;
-    tile_ = copies_ > 1 ? row : Smaller(row, max_width / layout_.inner * layout_.inner);
-    tiles_ = CeilDiv(row, tile_);
+    run_ = copies_ * row;
+    runs_ = layout_.outer / copies_;
+    ragged_ = static_cast<int>(layout_.outer % copies_ * row);
+    const int inner = static_cast<int>(layout_.inner);
+    tile_channels_ = static_cast<int>(Smaller(layout_.channels, max_width / inner));
+    tiles_ = CeilDiv(layout_.channels, tile_channels_);
     parts_ = CeilDiv(CeilDiv(layout_.outer, copies_), kBlocks * kRows);
     tasks_ = parts_ * tiles_;
   }
 
-  LOWBIT_HD Piece Columns(int64_t task) const {
-    const int64_t row = layout_.channels * layout_.inner;
-    const int64_t part = task / tiles_;
-    const int64_t tile = task % tiles_;
+  template <typename Int>
+  LOWBIT_HD Piece Columns(Int task) const {
+    const int64_t part = task / static_cast<Int>(tiles_);
+    const int64_t tile = task % static_cast<Int>(tiles_);
     const int64_t first = part * kBlocks * kRows;  // in runs
-    const int64_t runs = layout_.outer / copies_;
-    const int64_t rows = Smaller(kBlocks * kRows, runs - first);
-    const int64_t width = Smaller(tile_, row - tile * tile_);
-    const bool last = first + rows == runs && rows < kBlocks * kRows;
-    return {first * copies_ * row + tile * tile_,
+    const int64_t channel = tile * tile_channels_;
+    const int rows = static_cast<int>(Smaller(kBlocks * kRows, runs_ - first));
+    const int channels = static_cast<int>(Smaller(tile_channels_, layout_.channels - channel));
+    const int inner = static_cast<int>(layout_.inner);
+    const bool last = first + rows == runs_ && rows < kBlocks * kRows;
+    return {first * run_ + channel * inner,
+            run_,
+            channel,
+            part,
             rows,
-            copies_ * width,
-            copies_ * row,
-            last ? layout_.outer % copies_ * row : 0,
-            tile * tile_ / layout_.inner,
-            width / layout_.inner,
-            layout_.inner,
-            copies_,
-            part};
+            copies_ * channels * inner,
+            last ? ragged_ : 0,
+            channels,
+            inner,
+            copies_};
   }
 
   Layout layout_;
   bool segments_ = true;
   int64_t tasks_per_segment_ = 0;
-  int64_t copies_ = 1;
-  int64_t tile_ = 0;
+  int64_t run_ = 0;   // elements of the rows that are taken at once
+  int64_t runs_ = 0;  // whole ones
+  int ragged_ = 0;    // elements behind those
+  int copies_ = 1;
+  int tile_channels_ = 0;
   int64_t tiles_ = 0;
   int64_t parts_ = 0;
   int64_t tasks_ = 0;

@@ -69,7 +69,7 @@ class Device {
         });
       });
     });
-    FinishChannels(r, plan, part, layout.per_channel(), stats);
+    FinishChannels(r, plan, part, stats);
   }
 
  private:
@@ -79,9 +79,9 @@ class Device {
   // runs of memory while there is much, single tasks at the end, so that none waits for another
   // that shares its core with something else.
   template <class Body>
-  void ForTasks(const Plan& plan, Body body) {
+  void ForTasks(const Plan<Layout>& plan, Body body) {
     struct Tasks {
-      const Plan& plan;
+      const Plan<Layout>& plan;
       Body& body;
       int64_t threads;
       int64_t next;
@@ -126,7 +126,7 @@ class Device {
   // Streamed stores pay where the output outgrows the cache and nobody reads it there: 1.5x on a
   // tensor of 51 M floats. In place they cost, since the line is in the cache already.
   template <typename T, class... In>
-  bool Streams(const Plan& plan, const T* y, const In*... x) const {
+  bool Streams(const Plan<Layout>& plan, const T* y, const In*... x) const {
     if constexpr (std::is_void_v<T>) {
       return false;
     } else {
@@ -214,7 +214,7 @@ class Device {
 
   // Joins a channel's parts pairwise, in place, and finishes it.
   template <class R, class S>
-  static void FinishChannels(const R& r, const Plan& plan, double* part, int64_t count, S* stats) {
+  static void FinishChannels(const R& r, const Plan<Layout>& plan, double* part, S* stats) {
     JoinParts<R, 0>(plan, part);
     if constexpr (R::kTerms > 1) JoinParts<R, 1>(plan, part);
     for (int64_t c = 0; c < plan.channels(); ++c) {
@@ -222,12 +222,12 @@ class Device {
       for (int k = 0; k < R::kTerms && plan.parts() > 0; ++k) {
         total.term[k] = part[k * plan.channels() + c];
       }
-      r.Finish(total, count, stats[c]);
+      r.Finish(total, plan.per_channel(), stats[c]);
     }
   }
 
   template <class R, int k>
-  static void JoinParts(const Plan& plan, double* part) {
+  static void JoinParts(const Plan<Layout>& plan, double* part) {
     const int64_t channels = plan.channels();
     const auto at = [&](int64_t i) { return part + (i * R::kTerms + k) * channels; };
     for (int64_t step = 1; step < plan.parts(); step *= 2) {

@@ -11,9 +11,9 @@ namespace lowbit::cuda {
 
 // Joins the parts of channels and finishes their statistics: every `step`-th run of channels from
 // `first` on. All threads of the block call it.
-template <int kThreads, class R, typename S>
-__device__ void FinishChannels(const R& r, const Plan& plan, const double* part, int64_t count,
-                               int64_t first, int64_t step, double* shared, S* stats) {
+template <int kThreads, class R, typename S, class L>
+__device__ void FinishChannels(const R& r, const Plan<L>& plan, const double* part, int64_t first,
+                               int64_t step, double* shared, S* stats) {
   __shared__ double levels[Joiner<kThreads>::kLevels];
   Joiner<kThreads> joiner(plan.parts(), shared, levels);
   const int64_t channels = plan.channels();
@@ -27,66 +27,66 @@ __device__ void FinishChannels(const R& r, const Plan& plan, const double* part,
     if constexpr (R::kTerms > 1) {
       total.term[1] = joiner.template Total<R::kJoin[1]>(from + channels, stride);
     }
-    if (joiner.leads() && channel < channels) r.Finish(total, count, stats[channel]);
+    if (joiner.leads() && channel < channels) r.Finish(total, plan.per_channel(), stats[channel]);
   }
   __syncthreads();
 }
 
+// All verbs of a recipe have its layout, so they share a plan: a parameter of the kernel, since in
+// constant memory it takes no registers.
+template <class L>
 class Device {
  public:
-  __device__ Device(const Team& team, const Scratch& scratch, double* shared)
-      : team_(team), scratch_(scratch), lanes_(shared) {
+  __device__ Device(const Team& team, const Plan<L>& plan, const Scratch& scratch, double* shared)
+      : team_(team), plan_(plan), scratch_(scratch), lanes_(shared) {
     kept_.slot = reinterpret_cast<uint4*>(reinterpret_cast<char*>(shared) + scratch.lane_bytes);
     kept_.slots = scratch.kept_slots;
+    kept_.filled = false;
     kept_.of = nullptr;
   }
 
-  template <class F, template <class> class S, typename C, class L, typename T, class... In>
-  __device__ void Map(const F& f, const S<C>* stats, const L& layout, T* y, const In*... x) {
-    Pass<L>(f, None{}, stats, Plan(layout, kMaxWidth), y, x...);
+  template <class F, template <class> class S, typename C, typename T, class... In>
+  __device__ void Map(const F& f, const S<C>* stats, const L&, T* y, const In*... x) {
+    Pass(f, None{}, stats, y, x...);
   }
 
   // A single channel's statistics are each thread block's own; several channels' are the team's.
-  template <class R, template <class> class S, typename C, class L, typename T, class... In>
-  __device__ void Reduce(const R& r, S<C>* stats, const L& layout, const T* x, const In*... more) {
-    const Plan plan(layout, kMaxWidth);
-    const double* part = Pass<L>(None{}, r, stats, plan, static_cast<T*>(nullptr), x, more...);
+  template <class R, template <class> class S, typename C, typename T, class... In>
+  __device__ void Reduce(const R& r, S<C>* stats, const L&, const T* x, const In*... more) {
+    const double* part = Pass(None{}, r, stats, static_cast<T*>(nullptr), x, more...);
     team_.Sync();
-    const bool whole = std::is_same_v<L, Whole> || layout.channels <= 1;
-    FinishChannels<Crew<T>::kThreads>(r, plan, part, layout.per_channel(), whole ? 0 : team_.rank(),
-                                      whole ? 1 : team_.size(), lanes_, stats);
-    if (!whole) team_.Sync();
+    const bool shared_out = plan_.channels() > 1;
+    FinishChannels<Crew<T>::kThreads>(r, plan_, part, shared_out ? team_.rank() : 0,
+                                      shared_out ? team_.size() : 1, lanes_, stats);
+    if (shared_out) team_.Sync();
   }
 
   // The last verb of its recipe: one thread block finishes for all.
-  template <class F, class R, template <class> class S, typename C, class L, typename T,
-            class... In>
-  __device__ void MapReduce(const F& f, const R& r, S<C>* stats, const L& layout, T* y,
-                            const In*... x) {
-    const Plan plan(layout, kMaxWidth);
-    const double* part = Pass<L>(f, r, stats, plan, y, x...);
+  template <class F, class R, template <class> class S, typename C, typename T, class... In>
+  __device__ void MapReduce(const F& f, const R& r, S<C>* stats, const L&, T* y, const In*... x) {
+    const double* part = Pass(f, r, stats, y, x...);
     team_.Sync();
     if (team_.rank() == 0) {
-      FinishChannels<Crew<T>::kThreads>(r, plan, part, layout.per_channel(), 0, 1, lanes_, stats);
+      FinishChannels<Crew<T>::kThreads>(r, plan_, part, 0, 1, lanes_, stats);
     }
   }
 
  private:
   // Returns where the parts are. A pass runs against the one before, whose end is in the L2 cache.
-  template <class L, class F, class R, template <class> class S, typename C, typename T,
-            class... In>
-  __device__ double* Pass(const F& f, const R& r, const S<C>* stats, const Plan& plan, T* y,
-                          const In*... x) {
-    const Operands<T, sizeof...(In)> operands(plan, y, x...);
+  template <class F, class R, template <class> class S, typename C, typename T, class... In>
+  __device__ double* Pass(const F& f, const R& r, const S<C>* stats, T* y, const In*... x) {
+    const Operands<T, sizeof...(In)> operands(plan_, y, x...);
     double* part = scratch_.part[passes_ % 2];
-    Walk<F, R, S, T, sizeof...(In), L> walk(f, r, stats, plan, operands, lanes_, kept_);
+    Walk<F, R, S, T, sizeof...(In), L, true> walk(f, r, stats, plan_, operands, lanes_, kept_);
     walk.Run(team_.rank(), team_.size(), passes_ % 2 == 1, part);
-    if (kept_.of == nullptr) kept_.of = operands.x[0];
+    if (!kept_.filled) kept_.of = operands.x[sizeof...(In) - 1];
+    kept_.filled = true;
     ++passes_;
     return part;
   }
 
   const Team& team_;
+  const Plan<L>& plan_;
   const Scratch& scratch_;
   double* const lanes_;
   Kept kept_;

@@ -10,6 +10,8 @@
 
 namespace lowbit::cuda {
 
+constexpr int Log2(int power) { return power == 1 ? 0 : 1 + Log2(power / 2); }
+
 template <Join join, int kCount>
 __device__ __forceinline__ double JoinPairwise(double (&value)[kCount]) {
 #pragma unroll
@@ -29,12 +31,12 @@ class Joiner {
  public:
   // `shared` has room for a double a thread; `levels` for kLevels more.
   __device__ Joiner(int64_t parts, double* shared, double* levels)
-      : parts_(parts), shared_(shared), levels_(levels), rows_(1) {
-    while (rows_ < kThreads && rows_ * kPartsPerThread < parts) rows_ *= 2;
+      : parts_(parts), shared_(shared), levels_(levels) {
+    while (columns() > 1 && rows() * kPartsPerThread < parts) --log_columns_;
   }
 
-  __device__ int columns() const { return kThreads / rows_; }
-  __device__ int column() const { return Thread() % columns(); }
+  __device__ int columns() const { return 1 << log_columns_; }
+  __device__ int column() const { return Thread() & (columns() - 1); }
   // Whether this thread has the total of its column.
   __device__ bool leads() const { return Thread() < columns(); }
 
@@ -42,7 +44,7 @@ class Joiner {
   // uses the shared memory any more.
   template <Join join>
   __device__ double Total(const double* part, int64_t stride) {
-    const int64_t at_once = rows_ * kPartsPerThread;
+    const int64_t at_once = rows() * kPartsPerThread;
     double total = 0;
     int64_t group = 0;
     for (int64_t first = 0; first < parts_; first += at_once, ++group) {
@@ -56,12 +58,15 @@ class Joiner {
   static constexpr int kLevels = 32;
 
  private:
+  __device__ int rows() const { return kThreads >> log_columns_; }
+  __device__ int row() const { return Thread() >> log_columns_; }
+
   template <Join join>
   __device__ double JoinOwn(const double* part, int64_t stride, int64_t first) const {
     double value[kPartsPerThread];
 #pragma unroll
     for (int i = 0; i < kPartsPerThread; ++i) {
-      const int64_t at = first + Thread() / columns() * kPartsPerThread + i;
+      const int64_t at = first + row() * kPartsPerThread + i;
       value[i] = at < parts_ ? part[at * stride] : 0;
     }
     return JoinPairwise<join>(value);
@@ -69,11 +74,10 @@ class Joiner {
 
   template <Join join>
   __device__ double JoinThreads(double value) {
-    const int row = Thread() / columns();
     shared_[Thread()] = value;
     __syncthreads();
-    for (int step = 1; step < rows_; step *= 2) {
-      if (row % (2 * step) == 0) {
+    for (int step = 1; step < rows(); step *= 2) {
+      if ((row() & (2 * step - 1)) == 0) {
         double& joined = shared_[Thread()];
         joined = Joined<join>(joined, shared_[Thread() + step * columns()]);
       }
@@ -106,7 +110,7 @@ class Joiner {
   const int64_t parts_;
   double* const shared_;
   double* const levels_;
-  int rows_;
+  int log_columns_ = Log2(kThreads);
 };
 
 }  // namespace lowbit::cuda

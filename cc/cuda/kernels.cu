@@ -19,24 +19,27 @@ struct StorageOf<Recipe<T>> {
   using Type = T;
 };
 template <class Recipe>
+using PlanOf = Plan<decltype(Recipe::layout)>;
+template <class Recipe>
 using CrewOf = Crew<typename StorageOf<Recipe>::Type>;
 
 // A whole recipe, on a team of thread blocks.
 template <class Recipe>
 __global__ void __launch_bounds__(CrewOf<Recipe>::kThreads, CrewOf<Recipe>::kPerSm)
-    RunTeam(const Recipe recipe, const Team team, const Scratch scratch) {
+    RunTeam(const Recipe recipe, const PlanOf<Recipe> plan, const Team team,
+            const Scratch scratch) {
   using Stats = typename Recipe::Stats;
   LOWBIT_DYNAMIC_SHARED(double, shared);
   __shared__ Stats one;
-  Device device(team, scratch, shared);
-  recipe.Run(device, recipe.layout.channels > 1 ? static_cast<Stats*>(scratch.stats) : &one);
+  Device device(team, plan, scratch, shared);
+  recipe.Run(device, plan.channels() > 1 ? static_cast<Stats*>(scratch.stats) : &one);
 }
 
 constexpr int64_t Rounded(int64_t bytes) { return CeilDiv(bytes, 256) * 256; }
 
 // The memory of a recipe's launch. `arrived` is zeroed by whoever uses it.
 template <class Recipe>
-cudaError_t Allocate(const Plan& plan, const CudaHost& host, Scratch* scratch) {
+cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* scratch) {
   using T = typename StorageOf<Recipe>::Type;
   const int64_t part = Rounded(plan.parts() * plan.channels() * kMaxTerms * sizeof(double));
   const int64_t stats = Rounded((plan.channels() + 1) * sizeof(typename Recipe::Stats));
@@ -97,8 +100,8 @@ int64_t BlocksPerSm(const Gpu& gpu, const KernelFacts& kernel, int64_t lane_byte
 }
 
 // False where the tensor needs more thread blocks than the GPU lets wait for each other.
-template <typename T>
-bool PlanTeam(const Gpu& gpu, const KernelFacts& kernel, const Plan& plan, int64_t lane_bytes,
+template <typename T, class L>
+bool PlanTeam(const Gpu& gpu, const KernelFacts& kernel, const Plan<L>& plan, int64_t lane_bytes,
               TeamLaunch* launch) {
   const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
   int64_t room = kernel.dynamic_shared_bytes;
@@ -120,8 +123,8 @@ bool PlanTeam(const Gpu& gpu, const KernelFacts& kernel, const Plan& plan, int64
 }
 
 template <class Recipe>
-cudaError_t LaunchAsTeam(const Recipe& recipe, const TeamLaunch& launch, Scratch scratch,
-                         cudaStream_t stream) {
+cudaError_t LaunchAsTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const TeamLaunch& launch,
+                         Scratch scratch, cudaStream_t stream) {
   scratch.kept_slots = static_cast<int>(launch.kept_slots);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeCooperative;
@@ -139,7 +142,7 @@ cudaError_t LaunchAsTeam(const Recipe& recipe, const TeamLaunch& launch, Scratch
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = launch.team.kind == TeamKind::kBlock ? 0 : 1;
-  return cudaLaunchKernelEx(&config, RunTeam<Recipe>, recipe, launch.team, scratch);
+  return cudaLaunchKernelEx(&config, RunTeam<Recipe>, recipe, plan, launch.team, scratch);
 }
 
 template <class Recipe>
@@ -155,13 +158,14 @@ template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
   using T = typename StorageOf<Recipe>::Type;
   const Plan plan(recipe.layout, kMaxWidth);
+  if (plan.tasks() > kMaxTasks) return cudaErrorInvalidValue;
   Scratch scratch;
   KernelFacts kernel;
   TeamLaunch launch;
   if (const cudaError_t error = Allocate<Recipe>(plan, host, &scratch)) return error;
   if (const cudaError_t error = FindKernelFacts<Recipe>(gpu, &kernel)) return error;
   if (PlanTeam<T>(gpu, kernel, plan, scratch.lane_bytes, &launch)) {
-    const cudaError_t error = LaunchAsTeam(recipe, launch, scratch, host.stream);
+    const cudaError_t error = LaunchAsTeam(recipe, plan, launch, scratch, host.stream);
     // Where other processes have a share of the GPU, fewer blocks are resident than it says.
     if (error != cudaErrorCooperativeLaunchTooLarge) return error;
     cudaGetLastError();  // takes the error back

@@ -18,7 +18,8 @@ struct Span {
 
   __host__ __device__ static Span Of(const T* y, int64_t size) {
     const int64_t past = reinterpret_cast<uintptr_t>(y) % kVectorBytes;
-    const int64_t head = Smaller(size, (kVectorBytes - past) % kVectorBytes / sizeof(T));
+    const int64_t gap = (kVectorBytes - past) % kVectorBytes / sizeof(T);
+    const int64_t head = Smaller(size, gap);
     return {head, (size - head) / kLanesOf<T>, (size - head) % kLanesOf<T>};
   }
 };
@@ -80,12 +81,11 @@ __global__ void __launch_bounds__(kMapThreads)
 // Statistics of channels: row by row.
 template <class F, template <class> class S, typename C, class L, typename T, class... In>
 __global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
-    MapRows(const F f, const S<C>* stats, const L layout, T* y, const In*... x) {
-  const Plan plan(layout, kMaxWidth);
+    MapRows(const F f, const S<C>* stats, const Plan<L> plan, T* y, const In*... x) {
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const None none;
   const Kept kept{};
-  Walk<F, None, S, T, sizeof...(In), L>(f, none, stats, plan, operands, nullptr, kept)
+  Walk<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, kept)
       .Run(blockIdx.x, gridDim.x, false, nullptr);
 }
 
@@ -103,26 +103,23 @@ __device__ __forceinline__ bool IsLastBlock(unsigned* arrived) {
 // Parts of a reduction; of a single channel, the last thread block finishes it.
 template <class F, class R, template <class> class S, typename C, class L, typename T, class... In>
 __global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
-    ReduceRows(const F f, const R r, S<C>* stats, const L layout, const Scratch scratch, T* y,
+    ReduceRows(const F f, const R r, S<C>* stats, const Plan<L> plan, const Scratch scratch, T* y,
                const In*... x) {
   LOWBIT_DYNAMIC_SHARED(double, lanes);
-  const Plan plan(layout, kMaxWidth);
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const Kept kept{};
-  Walk<F, R, S, T, sizeof...(In), L>(f, r, stats, plan, operands, lanes, kept)
+  Walk<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, kept)
       .Run(blockIdx.x, gridDim.x, false, scratch.part[0]);
-  if (layout.channels <= 1 && IsLastBlock(scratch.arrived)) {
-    FinishChannels<Crew<T>::kThreads>(r, plan, scratch.part[0], layout.per_channel(), 0, 1, lanes,
-                                      stats);
+  if (plan.channels() <= 1 && IsLastBlock(scratch.arrived)) {
+    FinishChannels<Crew<T>::kThreads>(r, plan, scratch.part[0], 0, 1, lanes, stats);
   }
 }
 
 template <int kThreads, class R, typename S, class L>
 __global__ void __launch_bounds__(kThreads)
-    FinishRows(const R r, S* stats, const L layout, const Scratch scratch) {
+    FinishRows(const R r, S* stats, const Plan<L> plan, const Scratch scratch) {
   LOWBIT_DYNAMIC_SHARED(double, shared);
-  FinishChannels<kThreads>(r, Plan(layout, kMaxWidth), scratch.part[0], layout.per_channel(),
-                           blockIdx.x, gridDim.x, shared, stats);
+  FinishChannels<kThreads>(r, plan, scratch.part[0], blockIdx.x, gridDim.x, shared, stats);
 }
 
 // Launches a kernel for each verb. The first error stops it.
@@ -138,9 +135,9 @@ class PassDevice {
     if (layout.size() == 0) return;
     if constexpr (!std::is_same_v<L, Whole>) {
       if (layout.channels > 1) {
-        const int64_t blocks = Smaller(Plan(layout, kMaxWidth).tasks(), kMaxGrid);
-        return Launch(MapRows<F, S, C, L, T, In...>, blocks, Crew<T>::kThreads, 0, f, stats, layout,
-                      y, x...);
+        const Plan plan(layout, kMaxWidth);
+        return Launch(MapRows<F, S, C, L, T, In...>, plan.tasks(), Crew<T>::kThreads, 0, f, stats,
+                      plan, y, x...);
       }
     }
     const int64_t vectors = Span<T>::Of(y, layout.size()).vectors;
@@ -166,18 +163,16 @@ class PassDevice {
     const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
     const int64_t most = gpu_.multiprocessors * Crew<T>::kPerSm;
     Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
-           f, r, stats, layout, scratch_, y, x...);
+           f, r, stats, plan, scratch_, y, x...);
     if constexpr (!std::is_same_v<L, Whole>) {
       if (layout.channels > 1) {
         Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(layout.channels, most), kThreads,
-               scratch_.lane_bytes, r, stats, layout, scratch_);
+               scratch_.lane_bytes, r, stats, plan, scratch_);
       }
     }
   }
 
  private:
-  static constexpr int64_t kMaxGrid = (int64_t{1} << 31) - 1;
-
   template <class... Parameters, class... Arguments>
   void Launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes,
               Arguments... arguments) {

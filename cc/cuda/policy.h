@@ -20,9 +20,10 @@ struct Crew {
   // As many as it takes to cover a row of 256 lanes in 16-byte accesses, but for double, of which a
   // thread takes two vectors.
   static constexpr int kSquad = sizeof(T) == 2 ? 32 : 64;
-  static constexpr int kThreads = static_cast<int>(kBlocks) * kSquad;
+  static constexpr int kThreads = kBlocks * kSquad;
   // Resident on an SM. Leaves a thread 128 registers, or 168 with the 8 lanes of a 16-bit vector:
-  // as many as the sums of the lanes need.
+  // as many as it takes to have the sums of the lanes and all loads in flight there, and nothing in
+  // local memory.
   static constexpr int kPerSm = sizeof(T) == 2 ? 3 : 2;
 };
 
@@ -31,7 +32,11 @@ struct Crew {
 constexpr int kLoadsInFlight = 8;
 
 // Lanes of a task where a row of channels is longer: 4096 channels become 8 tasks side by side.
-constexpr int64_t kMaxWidth = 2 * kLanes;
+constexpr int kMaxWidth = 2 * kLanes;
+
+// The largest grid, so tasks are counted in 32 bits. This many have 2^39 elements or more, which in
+// 16 bits are a terabyte.
+constexpr int64_t kMaxTasks = (int64_t{1} << 31) - 1;
 
 // Up to here one cluster of 8 thread blocks does it all, whose barrier is quicker than a grid's:
 // 24 tasks are 393,216 elements, which fit into its shared memory (modelled).

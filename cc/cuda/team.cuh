@@ -30,8 +30,8 @@ enum class TeamKind { kBlock, kCluster, kGrid };
 struct Team {
   TeamKind kind;
 
-  __device__ int64_t rank() const { return blockIdx.x; }
-  __device__ int64_t size() const { return gridDim.x; }
+  __device__ unsigned rank() const { return blockIdx.x; }
+  __device__ unsigned size() const { return gridDim.x; }
 
   // All threads of the team meet, and see what the others have written.
   __device__ void Sync() const {

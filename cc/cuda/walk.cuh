@@ -18,8 +18,8 @@ struct Operands {
   T* y;
   bool aligned;  // every row of every tensor, to a vector
 
-  template <typename... In>
-  __device__ Operands(const Plan& plan, T* y, const In*... x)
+  template <class L, typename... In>
+  __device__ Operands(const Plan<L>& plan, T* y, const In*... x)
       : x{x...},
         y(y),
         aligned(plan.RunsBeginAtMultiplesOf(kLanesOf<T>) && IsAligned(y) && (IsAligned(x) && ...)) {
@@ -27,17 +27,15 @@ struct Operands {
 };
 
 // The widest task's lanes, in whole vectors.
-template <typename T>
-__host__ __device__ __forceinline__ int64_t LanesOfTask(const Plan& plan) {
+template <typename T, class L>
+__host__ __device__ __forceinline__ int LanesOfTask(const Plan<L>& plan) {
   return CeilDiv(plan.width(), kLanesOf<T>) * kLanesOf<T>;
 }
 
 // The vectors of a task that a thread block keeps: a slot for each of a thread's.
 template <typename T>
-__host__ __device__ __forceinline__ int64_t SlotsOfTask(int64_t width) {
-  constexpr int kSquad = Crew<T>::kSquad;
-  const int64_t vectors = CeilDiv(width, kLanesOf<T>);
-  return CeilDiv(vectors, kSquad) * kRows * kBlocks * Smaller(vectors, kSquad);
+__host__ __device__ __forceinline__ int SlotsOfTask(int width) {
+  return CeilDiv(CeilDiv(width, kLanesOf<T>), Crew<T>::kSquad) * kRows * Crew<T>::kThreads;
 }
 
 // Shared memory of a thread block in which each thread keeps vectors of one tensor from one pass to
@@ -45,7 +43,8 @@ __host__ __device__ __forceinline__ int64_t SlotsOfTask(int64_t width) {
 struct Kept {
   uint4* slot;
   int slots;       // of all threads together
-  const void* of;  // the tensor whose vectors are there, or nullptr before the first pass
+  bool filled;     // by an earlier pass, else this one fills them; a constant when inlined
+  const void* of;  // the tensor whose vectors are there then
 };
 
 // No map, or no reduction.
@@ -63,13 +62,13 @@ struct Strip {
 
   // The strip of lanes [lane, lane + width) in block `block` of a piece.
   __device__ static Strip Of(const Piece& piece, int block, int lane, int width) {
-    const int64_t first = block * kRows;
-    const int64_t left = piece.rows - first;
-    const auto covered = [&](int64_t row_width) {
-      return static_cast<int>(row_width <= lane ? 0 : Smaller(row_width - lane, width));
+    const int first = block * kRows;
+    const int left = piece.rows - first;
+    const auto covered = [&](int row_width) {
+      return row_width <= lane ? 0 : Smaller(row_width - lane, width);
     };
     return {piece.begin + first * piece.stride + lane, piece.stride,
-            static_cast<int>(left < 0 ? 0 : Smaller(left, kRows)), covered(piece.width),
+            left < 0 ? 0 : Smaller(left, kRows), covered(piece.width),
             left < 0 ? 0 : covered(piece.ragged)};
   }
 
@@ -118,11 +117,12 @@ __device__ void Fold(double* lanes, int groups, int stride, int count, int width
 }
 
 // What all threads of a block need for a pass.
-template <class F, class R, template <class> class S, typename T, int kInputs, class L>
+template <class F, class R, template <class> class S, typename T, int kInputs, class L, bool kKeeps>
 class Walk {
   using C = Compute<T>;
   static constexpr int kW = kLanesOf<T>;
   static constexpr int kSquad = Crew<T>::kSquad;
+  static constexpr int kThreads = Crew<T>::kThreads;
   static constexpr int kInFlight = kLoadsInFlight / kInputs;
   // Statistics of a lane each, or one for all.
   static constexpr int kStats = std::is_same_v<L, Whole> ? 1 : kW;
@@ -130,15 +130,16 @@ class Walk {
   using Sums = Accumulators<R, LaneSums<kW>::template Of>;
 
  public:
-  __device__ Walk(const F& f, const R& r, const S<C>* stats, const Plan& plan,
+  __device__ Walk(const F& f, const R& r, const S<C>* stats, const Plan<L>& plan,
                   const Operands<T, kInputs>& operands, double* lanes, const Kept& kept)
       : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), kept_(kept) {}
 
   // Every `step`-th task from `first` on, or the same from the last one back.
-  __device__ void Run(int64_t first, int64_t step, bool reverse, double* part) {
-    const int64_t count = first < plan_.tasks() ? (plan_.tasks() - 1 - first) / step + 1 : 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t ordinal = reverse ? count - 1 - i : i;
+  __device__ void Run(unsigned first, unsigned step, bool reverse, double* part) {
+    const auto tasks = static_cast<unsigned>(plan_.tasks());
+    const int count = first < tasks ? (tasks - 1 - first) / step + 1 : 0;
+    for (int left = count; left > 0; --left) {
+      const int ordinal = reverse ? left - 1 : count - left;
       const Piece piece = plan_.At(first + ordinal * step);
       Block(piece, ordinal);
       if constexpr (R::kTerms > 0) Finish(piece, part);
@@ -147,23 +148,18 @@ class Walk {
 
  private:
   // A squad's block of a piece.
-  __device__ void Block(const Piece& piece, int64_t ordinal) {
+  __device__ void Block(const Piece& piece, int ordinal) {
     const int squad = Thread() / kSquad;
-    const int vectors = static_cast<int>(CeilDiv(piece.width, kW));
-    const int sharing = static_cast<int>(Smaller(vectors, kSquad));
-    const int64_t slots_of_task = SlotsOfTask<T>(plan_.width());
-    for (int v = Thread() % kSquad; v < vectors; v += kSquad) {
-      const int64_t slot =
-          ordinal * slots_of_task + (v / kSquad * kRows * kBlocks + squad) * sharing + v % kSquad;
+    const int vectors = CeilDiv(piece.width, kW);
+    int64_t slot = int64_t{ordinal} * SlotsOfTask<T>(plan_.width()) + Thread();
+    for (int v = Thread() % kSquad; v < vectors; v += kSquad, slot += kRows * kThreads) {
       S<C> s[kStats];
       LoadStats(piece, v * kW, s);
       Sums sums;
       const Strip strip = Strip::Of(piece, squad, v * kW, kW);
-      if (io_.aligned && strip.rows == kRows && strip.lanes == kW) {
-        AddWhole(strip, s, slot, kBlocks * sharing, sums);
-      } else {
-        AddPartial(strip, s, sums);
-      }
+      const int rows = io_.aligned && strip.lanes == kW ? strip.rows : 0;
+      AddVectors(strip, rows, s, slot, sums);
+      AddElements(strip, rows, s, sums);
       sums.ForEach([&](auto& sum, auto k) {
         double* to = LanesOf(squad, k.value) + v * kW;
 #pragma unroll
@@ -174,57 +170,66 @@ class Walk {
 
   __device__ void LoadStats(const Piece& piece, int lane, S<C> (&s)[kStats]) const {
     if constexpr (!std::is_empty_v<S<C>>) {
+      const S<C>* first = stats_ + piece.channel;
+      // Counted on from lane to lane, since a division takes 20 instructions.
+      int channel = lane / piece.inner % piece.channels;
+      int within = lane % piece.inner;
 #pragma unroll
       for (int i = 0; i < kStats; ++i) {
-        int64_t channel = piece.channel;
-        if (piece.channels > 1) {
-          channel += static_cast<int>(lane + i) / static_cast<int>(piece.inner) %
-                     static_cast<int>(piece.channels);
+        s[i] = first[channel];
+        if (++within == piece.inner) {
+          within = 0;
+          if (++channel == piece.channels) channel = 0;
         }
-        s[i] = stats_[channel];
       }
     }
   }
 
-  // 16 rows of whole, aligned vectors. Loads come before the first use, so that they are in flight
-  // together.
-  __device__ __forceinline__ void AddWhole(const Strip& strip, const S<C> (&s)[kStats],
-                                           int64_t slot, int slot_step, Sums& sums) {
-    const bool fits = slot + (kRows - 1) * slot_step < kept_.slots;
+  // The first `rows` rows, of whole, aligned vectors. Loads come before the first use, so that they
+  // are in flight together. Each use has a branch of its own, else the compiler widens them all at
+  // once, and runs out of registers.
+  __device__ __forceinline__ void AddVectors(const Strip& strip, int rows, const S<C> (&s)[kStats],
+                                             int64_t slot, Sums& sums) {
+    const bool fits = kKeeps && slot + (kRows - 1) * kThreads < kept_.slots;
     uint4* kept = kept_.slot + (fits ? slot : 0);
     // Known to the compiler for a whole tensor, which makes offsets of addresses.
     const int64_t stride = std::is_same_v<L, Whole> ? kLanes : strip.stride;
     int64_t at = strip.begin;
 #pragma unroll 1
-    for (int row = 0; row < kRows; row += kInFlight) {
+    for (int left = rows; left > 0; left -= kInFlight) {
       uint4 raw[kInFlight][kInputs];
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) {
-        const bool is_kept = fits && kept_.of == io_.x[k];
+        if (fits && kept_.filled && k == kInputs - 1 && kept_.of == io_.x[k]) {
 #pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-          raw[i][k] = is_kept ? kept[i * slot_step] : Load(io_.x[k] + at + i * stride);
+          for (int i = 0; i < kInFlight; ++i) {
+            if (i < left) raw[i][k] = kept[i * kThreads];
+          }
+        } else {
+#pragma unroll
+          for (int i = 0; i < kInFlight; ++i) {
+            if (i < left) raw[i][k] = Load(io_.x[k] + at + i * stride);
+          }
         }
-      }
-      if (fits && kept_.of == nullptr) {
-#pragma unroll
-        for (int i = 0; i < kInFlight; ++i) kept[i * slot_step] = raw[i][0];
       }
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
-        const uint4 y = Add(s, raw[i], sums);
-        if constexpr (kMaps) Store(io_.y + at + i * stride, y);
+        if (i < left) {
+          if (fits && !kept_.filled) kept[i * kThreads] = raw[i][kInputs - 1];
+          const uint4 y = Add(s, raw[i], sums);
+          if constexpr (kMaps) Store(io_.y + at + i * stride, y);
+        }
       }
-      kept += kInFlight * slot_step;
+      kept += kInFlight * kThreads;
       at += kInFlight * stride;
     }
   }
 
-  // Rows at the edges of a tensor, or misaligned: element by element, a row at a time.
-  __device__ __forceinline__ void AddPartial(const Strip& strip, const S<C> (&s)[kStats],
-                                             Sums& sums) {
+  // The rows from `row` on, at the edges of a tensor or misaligned: element by element.
+  __device__ __forceinline__ void AddElements(const Strip& strip, int row, const S<C> (&s)[kStats],
+                                              Sums& sums) {
 #pragma unroll 1
-    for (int row = 0; row < kRows && strip.LanesIn(row) > 0; ++row) {
+    for (; row < kRows && strip.LanesIn(row) > 0; ++row) {
       const int64_t at = strip.begin + row * strip.stride;
       const int count = strip.LanesIn(row);
       uint4 raw[kInputs];
@@ -262,13 +267,13 @@ class Walk {
     __syncthreads();
     Sums().ForEach([&](auto&, auto k) {
       constexpr Join join = R::kJoin[k.value];
-      const int channels = static_cast<int>(piece.channels);
-      const int inner = static_cast<int>(piece.inner);
+      const int channels = piece.channels;
+      const int inner = piece.inner;
       double* lanes = LanesOf(Thread() / kSquad, k.value);
-      Fold<join, kSquad>(lanes, 1, 0, static_cast<int>(piece.copies), channels * inner);
+      Fold<join, kSquad>(lanes, 1, 0, piece.copies, channels * inner);
       Fold<join, kSquad>(lanes, channels, inner, inner, 1);
       double* to = part + (piece.part * R::kTerms + k.value) * plan_.channels() + piece.channel;
-      for (int c = Thread(); c < channels; c += Crew<T>::kThreads) {
+      for (int c = Thread(); c < channels; c += kThreads) {
         double total[kBlocks];
 #pragma unroll
         for (int b = 0; b < kBlocks; ++b) total[b] = LanesOf(b, k.value)[c * inner];
@@ -285,7 +290,7 @@ class Walk {
   const F& f_;
   const R& r_;
   const S<C>* stats_;
-  const Plan& plan_;
+  const Plan<L>& plan_;
   const Operands<T, kInputs> io_;
   double* lanes_;
   const Kept kept_;

@@ -19,8 +19,8 @@ struct SumAndMax {
 template <int kThreads>
 void Finish(const Layout layout, const double* part, Totals<SumAndMax::kTerms>* stats) {
   LOWBIT_DYNAMIC_SHARED(double, shared);
-  FinishChannels<kThreads>(SumAndMax{}, Plan(layout, kMaxWidth), part, layout.per_channel(),
-                           blockIdx.x, gridDim.x, shared, stats);
+  FinishChannels<kThreads>(SumAndMax{}, Plan(layout, kMaxWidth), part, blockIdx.x, gridDim.x,
+                           shared, stats);
 }
 
 }  // namespace
