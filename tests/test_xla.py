@@ -139,7 +139,8 @@ def test_every_16_bit_value(dtype):
     for bit in (2, 8, 32):
         check(lambda x, b=bit: ops.linear_mid_tread_half_quantizer(x, b, MAX_VALUE), x)
     check(lambda x: ops.linear_mid_tread_half_quantizer_grad(x[::-1], x, MAX_VALUE), tf.constant(x))
-    finite = x[np.isfinite(x)]
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        finite = x[np.isfinite(x)]
     for quantizer in QUANTIZERS[1:]:
         check(quantizer.op, tf.constant(finite[:, None]), exact=quantizer.exact)
 
@@ -322,10 +323,10 @@ def test_batch_normalization_and_quantizer_are_one_loop():
     x = tf.zeros([2, 8, 8, 64])
     hlo = block.experimental_get_compiler_ir(x)(stage="optimized_hlo")
     entry = hlo[hlo.index("\nENTRY") :]
-    # The rest of the program is about the 64 channels.
-    images = [line for line in entry.splitlines() if " = f32[2,8,8,64]" in line]
-    kinds = [re.search(r"\} (\w+)\(", line)[1] for line in images]
-    assert kinds == ["parameter", "fusion"], entry
+    # The rest of the program is about the 64 channels. A loop may be called, for several threads.
+    kinds = re.findall(r" = f32\[2,8,8,64\]\S* (\w+)\(", entry)
+    assert kinds in (["parameter", "fusion"], ["parameter", "call"]), entry
+    assert len(re.findall(r" = f32\[2,8,8,64\]\S* fusion\(", hlo)) == 1, hlo
 
 
 # --- errors ---------------------------------------------------------------------------------------
