@@ -133,12 +133,9 @@ def test_tensors_move_in_16_bytes(functions):
 
 
 def test_registers_suffice(functions, resources):
-    """No local memory in any kernel: neither a stack frame, nor an access to one."""
+    """No kernel has local memory, be it for a spilled register or for an array."""
     assert len(resources) == len(functions)
     assert [kernel for kernel in resources if kernel[2:] != ("0", "0")] == []
-    for function in functions:
-        accesses = [name for name in function.code if re.match("LDL|STL", name)]
-        assert accesses == [], (function.name, function.architecture)
 
 
 def test_registers_allow_the_blocks_that_the_policy_counts_on(resources):
