@@ -9,8 +9,9 @@
 #include "cuda/launch.h"
 #include "cuda/passes.cuh"
 
+// Not in a nameless namespace, whose names nvcc makes of its process's number: the same sources
+// give the same bytes.
 namespace lowbit::cuda {
-namespace {
 
 template <class Recipe>
 struct StorageOf;
@@ -175,7 +176,6 @@ cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost
   return error != cudaSuccess ? error : LaunchAsPasses(recipe, gpu, scratch, host.stream);
 }
 
-}  // namespace
 }  // namespace lowbit::cuda
 
 namespace lowbit {
