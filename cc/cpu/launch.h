@@ -12,13 +12,9 @@ namespace lowbit {
 template <class Recipe>
 bool LaunchCpu(const Recipe& recipe, const Host& host);
 
-#define LOWBIT_KERNEL(Recipe)                                                       \
-  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<float>&, const Host&);  \
-  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<double>&, const Host&); \
-  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<Half>&, const Host&);   \
-  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe<Bfloat16>&, const Host&);
+#define LOWBIT_KERNEL(Recipe) \
+  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe&, const Host&);
 #include "core/kernels.inc"
-#undef LOWBIT_KERNEL
 
 // The instruction set in use: what the environment variable LOWBIT_ISA names (baseline, sse4, avx2
 // or avx512) if this machine has it, else the widest one.

@@ -191,12 +191,7 @@ cudaError_t LaunchCuda(const Recipe& recipe, const CudaHost& host) {
   }
 }
 
-#define LOWBIT_KERNEL(Recipe)                                              \
-  template cudaError_t LaunchCuda(const Recipe<float>&, const CudaHost&);  \
-  template cudaError_t LaunchCuda(const Recipe<double>&, const CudaHost&); \
-  template cudaError_t LaunchCuda(const Recipe<Half>&, const CudaHost&);   \
-  template cudaError_t LaunchCuda(const Recipe<Bfloat16>&, const CudaHost&);
+#define LOWBIT_KERNEL(Recipe) template cudaError_t LaunchCuda(const Recipe&, const CudaHost&);
 #include "core/kernels.inc"
-#undef LOWBIT_KERNEL
 
 }  // namespace lowbit

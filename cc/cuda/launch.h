@@ -26,13 +26,9 @@ struct CudaHost {
 template <class Recipe>
 cudaError_t LaunchCuda(const Recipe& recipe, const CudaHost& host);
 
-#define LOWBIT_KERNEL(Recipe)                                                                   \
-  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<float>&, const CudaHost&);  \
-  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<double>&, const CudaHost&); \
-  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<Half>&, const CudaHost&);   \
-  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe<Bfloat16>&, const CudaHost&);
+#define LOWBIT_KERNEL(Recipe) \
+  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe&, const CudaHost&);
 #include "core/kernels.inc"
-#undef LOWBIT_KERNEL
 
 }  // namespace lowbit
 

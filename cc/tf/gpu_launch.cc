@@ -52,13 +52,9 @@ void Gpu::Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
                   absl::StrCat(c->op_kernel().type_string(), ": ", ExplainCudaError(error))));
 }
 
-#define LOWBIT_KERNEL(Recipe)                                                           \
-  template void Gpu::Launch(tensorflow::OpKernelContext*, const Recipe<float>&);        \
-  template void Gpu::Launch(tensorflow::OpKernelContext*, const Recipe<double>&);       \
-  template void Gpu::Launch(tensorflow::OpKernelContext*, const Recipe<lowbit::Half>&); \
-  template void Gpu::Launch(tensorflow::OpKernelContext*, const Recipe<Bfloat16>&);
+#define LOWBIT_KERNEL(Recipe) \
+  template void Gpu::Launch(tensorflow::OpKernelContext*, const Recipe&);
 #include "core/kernels.inc"
-#undef LOWBIT_KERNEL
 
 }  // namespace lowbit
 
