@@ -37,7 +37,7 @@ template <typename C>
 struct SignTimesScale {
   template <class S, class V>
   LOWBIT_HD V operator()(const S& s, V x) const {
-    return Select(x >= V(0), V(s.scale), -V(s.scale));
+    return Select(IsNegative(x), -V(s.scale), V(s.scale));
   }
 };
 

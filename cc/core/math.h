@@ -27,7 +27,42 @@ LOWBIT_HD auto IsNan(V x) {
   return x != x;
 }
 
-// x, or `low` where x is not above it; NaN stays NaN. Of two equal zeros it may be either.
+template <typename V>
+LOWBIT_HD auto IsPositive(V x) {
+  return x > V(0);
+}
+
+template <typename V>
+LOWBIT_HD auto IsNegative(V x) {
+  return x < V(0);
+}
+
+// Whether 0 < x < end, for end > 0.
+template <typename V>
+LOWBIT_HD auto IsInside(V x, V end) {
+  return (x > V(0)) & (x < end);
+}
+
+// NaN where x is, else +0.
+template <typename V>
+LOWBIT_HD V NanPart(V x) {
+  return Select(IsNan(x), x, V(0));
+}
+
+// x, but +0 below 0, for -0 too, and `end` above that, which is > 0; NaN stays NaN.
+template <typename V>
+LOWBIT_HD V Clipped(V x, V end) {
+  return Select(x <= V(0), V(0), Select(x > end, end, x));
+}
+
+// Whether |x| <= limit, for a limit that is NaN or not negative.
+template <typename V>
+LOWBIT_HD auto IsWithin(V x, V limit) {
+  return Abs(x) <= limit;
+}
+
+// x, or `low` where x is not above it; NaN stays NaN. Of two equal zeros it may be either, and a
+// subnormal x may count as zero.
 template <typename V>
 LOWBIT_HD V AtLeast(V low, V x) {
   return Select(x <= low, low, x);

@@ -12,15 +12,13 @@
 
 namespace lowbit {
 
-// -0 becomes +0, and NaN stays NaN.
 template <typename C>
 struct Clip {
   C max_value;
 
   template <class S, class V>
   LOWBIT_HD V operator()(const S&, V x) const {
-    const V max(max_value);
-    return Select(x <= V(0), V(0), Select(x > max, max, x));
+    return Clipped(x, V(max_value));
   }
 };
 
@@ -32,23 +30,27 @@ struct MidTread {
   C levels;           // n
   C levels_per_unit;  // n / max_value
   C step;             // max_value / n
+  C last;             // max_value where only x tells that it is at the last level, else NaN
 
   LOWBIT_HD static MidTread Of(Scalar<int, C> bit, C max_value) {
     using D = Scalar<double, C>;
     const D n = PowerOfTwo(bit) - 1;
     const D largest(std::is_same_v<C, D> ? 0x1.fffffffffffffp1023 : 0x1.fffffep127);
     const D max(max_value);
-    const D per_unit = n / max;
-    return {max_value, static_cast<C>(n),
-            static_cast<C>(Select(per_unit < largest, per_unit, largest)), static_cast<C>(max / n)};
+    const D exact = n / max;
+    const auto levels = static_cast<C>(n);
+    const auto per_unit = static_cast<C>(Select(exact < largest, exact, largest));
+    // max_value may miss it where n has more bits than C, or n / max_value is too large for C.
+    const auto reached = RoundHalfUp(max_value * per_unit) >= levels;
+    const auto nowhere = static_cast<C>(D(__builtin_nan("")));
+    return {max_value, levels, per_unit, static_cast<C>(max / n),
+            Select(reached, nowhere, max_value)};
   }
 
   template <class S, class V>
   LOWBIT_HD V operator()(const S&, V x) const {
     const V level = RoundHalfUp(AtLeast(V(0), x) * V(levels_per_unit));
-    // n is rounded where it has more bits than C: there only x tells that this is max_value.
-    const auto last = (level >= V(levels)) | (x >= V(max_value));
-    return Select(last, V(max_value), level * V(step));
+    return Select((level >= V(levels)) | (x >= V(last)), V(max_value), level * V(step));
   }
 };
 
@@ -58,7 +60,7 @@ struct MidTreadSlope {
 
   template <class S, class V>
   LOWBIT_HD V operator()(const S&, V dy, V x) const {
-    return Select(x > V(0), Select(x < V(max_value), dy, V(0)), Select(IsNan(x), x, V(0)));
+    return Select(IsInside(x, V(max_value)), dy, NanPart(x));
   }
 };
 

@@ -18,7 +18,7 @@ struct TernaryStats {
 // zone, so a NaN in the scales reaches every element.
 template <class V>
 LOWBIT_HD V SelectTernary(V threshold, V w, V zero, V above, V below) {
-  return Select(Abs(w) <= threshold, zero, Select(w > V(0), above, below));
+  return Select(IsWithin(w, threshold), zero, Select(IsPositive(w), above, below));
 }
 
 template <typename C>

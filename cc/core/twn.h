@@ -38,7 +38,7 @@ struct TwnScale {
 
   template <class S, class V>
   LOWBIT_HD Terms<V, kTerms> operator()(const S& s, V w) const {
-    const auto dead = Abs(w) <= V(s.threshold);
+    const auto dead = IsWithin(w, V(s.threshold));
     return {{Select(dead, V(0), Abs(w)), Select(dead, V(0), V(1))}};
   }
 

@@ -59,10 +59,9 @@ class HloDevice {
   D Total(const Symbol<C>& term) const {
     if constexpr (join == Join::kMax) {
       // Magnitudes are ordered as their bits are, NaN above all; XLA's own maximum may lose a NaN.
-      using Bits = std::conditional_t<sizeof(C) == sizeof(int), int, int64_t>;
       const auto max = [](xla::XlaOp a, xla::XlaOp b) { return xla::Max(a, b); };
-      const xla::XlaOp bits = xla::BitcastConvertType(term.In(builder_), kHloType<Bits>);
-      return D(Symbol<C>(xla::BitcastConvertType(Joined<Bits>(bits, axis_, max), kHloType<C>)));
+      const Symbol<Bits<C>> total(Joined<Bits<C>>(BitsOf(term).In(builder_), axis_, max));
+      return D(BitCast<C>(total));
     } else {
       const auto add = [](xla::XlaOp a, xla::XlaOp b) { return xla::Add(a, b); };
       return D(Joined<double>(D(term).In(builder_), axis_, add));

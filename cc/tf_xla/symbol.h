@@ -4,6 +4,10 @@
 #ifndef LOWBIT_TF_XLA_SYMBOL_H_
 #define LOWBIT_TF_XLA_SYMBOL_H_
 
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
 #include "core/math.h"
 #include "tf_xla/builder.h"
 
@@ -17,6 +21,10 @@ template <>
 inline constexpr xla::PrimitiveType kHloType<int> = xla::S32;
 template <>
 inline constexpr xla::PrimitiveType kHloType<int64_t> = xla::S64;
+template <>
+inline constexpr xla::PrimitiveType kHloType<uint32_t> = xla::U32;
+template <>
+inline constexpr xla::PrimitiveType kHloType<uint64_t> = xla::U64;
 template <>
 inline constexpr xla::PrimitiveType kHloType<float> = xla::F32;
 template <>
@@ -68,28 +76,45 @@ Symbol<E>::Symbol(const Symbol<From>& x)
                       [](xla::XlaOp op) { return xla::ConvertElementType(op, kHloType<E>); }, x)) {}
 
 // The second argument may also be a number.
+#define LOWBIT_TAKES_NUMBER(symbol, R)                                           \
+  template <typename E>                                                          \
+  Symbol<R> operator symbol(const Symbol<E>& a, typename Symbol<E>::Element b) { \
+    return a symbol Symbol<E>(b);                                                \
+  }
 #define LOWBIT_OPERATOR(symbol, R, Hlo)                                               \
   template <typename E>                                                               \
   Symbol<R> operator symbol(const Symbol<E>& a, const Symbol<E>& b) {                 \
     return Write<R>([](E x, E y) { return static_cast<R>(x symbol y); },              \
                     [](xla::XlaOp x, xla::XlaOp y) { return xla::Hlo(x, y); }, a, b); \
   }                                                                                   \
-  template <typename E>                                                               \
-  Symbol<R> operator symbol(const Symbol<E>& a, typename Symbol<E>::Element b) {      \
-    return a symbol Symbol<E>(b);                                                     \
-  }
+  LOWBIT_TAKES_NUMBER(symbol, R)
 LOWBIT_OPERATOR(+, E, Add)
 LOWBIT_OPERATOR(-, E, Sub)
 LOWBIT_OPERATOR(*, E, Mul)
 LOWBIT_OPERATOR(&, E, And)
-LOWBIT_OPERATOR(|, E, Or)
 LOWBIT_OPERATOR(==, bool, Eq)
 LOWBIT_OPERATOR(!=, bool, Ne)
 LOWBIT_OPERATOR(<, bool, Lt)
 LOWBIT_OPERATOR(<=, bool, Le)
 LOWBIT_OPERATOR(>, bool, Gt)
-LOWBIT_OPERATOR(>=, bool, Ge)
+LOWBIT_TAKES_NUMBER(>=, bool)
 #undef LOWBIT_OPERATOR
+#undef LOWBIT_TAKES_NUMBER
+
+// Nothing is at least NaN, and what is known to be false need not be in the program: XLA on a CPU
+// gives a loop with more than one step for each byte to further threads, however small it is.
+template <typename E>
+Symbol<bool> operator>=(const Symbol<E>& a, const Symbol<E>& b) {
+  if (b.known() && b.value() != b.value()) return false;
+  return Write<bool>([](E x, E y) { return x >= y; },
+                     [](xla::XlaOp x, xla::XlaOp y) { return xla::Ge(x, y); }, a, b);
+}
+
+inline Symbol<bool> operator|(const Symbol<bool>& a, const Symbol<bool>& b) {
+  if (b.known() && !b.value()) return a;
+  return Write<bool>([](bool x, bool y) { return x || y; },
+                     [](xla::XlaOp x, xla::XlaOp y) { return xla::Or(x, y); }, a, b);
+}
 
 // The barrier keeps XLA from turning a division by a constant into a multiplication.
 template <typename E>
@@ -125,6 +150,75 @@ Symbol<E> Select(const Symbol<bool>& mask, const Symbol<E>& yes, const Symbol<E>
   return Write<E>([](bool m, E a, E b) { return m ? a : b; },
                   [](xla::XlaOp m, xla::XlaOp a, xla::XlaOp b) { return xla::Select(m, a, b); },
                   mask, yes, no);
+}
+
+// XLA's programs on a CPU take subnormal numbers for zeros, but not their bits, which for positive
+// numbers have the order of the numbers.
+template <typename E>
+using Bits = std::conditional_t<sizeof(E) == sizeof(uint32_t), uint32_t, uint64_t>;
+template <typename E>
+constexpr Bits<E> kSignBit = Bits<E>{1} << (8 * sizeof(E) - 1);
+template <typename E>
+constexpr Bits<E> kInfinityBits = sizeof(E) == sizeof(float) ? 0x7f800000u : 0x7ff0000000000000u;
+
+template <typename To, typename From>
+Symbol<To> BitCast(const Symbol<From>& x) {
+  const auto compute = [](From value) {
+    To same;
+    std::memcpy(&same, &value, sizeof same);
+    return same;
+  };
+  const auto emit = [](xla::XlaOp op) { return xla::BitcastConvertType(op, kHloType<To>); };
+  return Write<To>(compute, emit, x);
+}
+
+template <typename E>
+Symbol<Bits<E>> BitsOf(const Symbol<E>& x) {
+  return BitCast<Bits<E>>(x);
+}
+
+template <typename E>
+Symbol<Bits<E>> BitsOfAbs(const Symbol<E>& x) {
+  return BitsOf(x) & (kSignBit<E> - 1);
+}
+
+template <typename E>
+Symbol<bool> IsPositive(const Symbol<E>& x) {
+  return BitsOf(x) - 1 < kInfinityBits<E>;
+}
+
+template <typename E>
+Symbol<bool> IsNegative(const Symbol<E>& x) {
+  return BitsOf(x) - (kSignBit<E> + 1) < kInfinityBits<E>;
+}
+
+template <typename E>
+Symbol<bool> IsInside(const Symbol<E>& x, const Symbol<E>& end) {
+  return BitsOf(x) - 1 < BitsOf(end) - 1;
+}
+
+// The sign of infinity - |x|, which only NaN has, in all bits. A select would need a mask, and XLA
+// unrolls the loop around it so often that those of two selects do not fit the registers.
+template <typename E>
+Symbol<E> NanPart(const Symbol<E>& x) {
+  using B = Bits<E>;
+  const auto spread = [](B bits) { return bits & kSignBit<E> ? ~B(0) : B(0); };
+  const auto emit = [](xla::XlaOp bits) {
+    const auto places = xla::ConstantR0<B>(bits.builder(), 8 * sizeof(E) - 1);
+    return xla::ShiftRightArithmetic(bits, places);
+  };
+  return BitCast<E>(Write<B>(spread, emit, Symbol<B>(kInfinityBits<E>) - BitsOfAbs(x)));
+}
+
+template <typename E>
+Symbol<E> Clipped(const Symbol<E>& x, const Symbol<E>& end) {
+  return Select(IsInside(x, end), x, Select(x >= end, end, NanPart(x)));
+}
+
+template <typename E>
+Symbol<bool> IsWithin(const Symbol<E>& x, const Symbol<E>& limit) {
+  const Symbol<Bits<E>> nowhere(0);
+  return BitsOfAbs(x) < Select(IsNan(limit), nowhere, BitsOfAbs(limit) + 1);
 }
 
 inline Symbol<double> PowerOfTwo(const Symbol<int>& exponent) {
