@@ -152,7 +152,17 @@ def test_subclassed_model():
     dense, step = lowbit.summary(model).layers
     assert (dense.path, dense.quantizers, dense.macs) == ("dense", {"kernel": "abs"}, {"32x2": 60})
     assert dense.bytes == dense.float32_bytes == 48
-    assert (step.path, step.macs, step.parameters) == ("steps/step", None, 10)
+    assert (step.path, step.macs, step.parameters) == ("steps/step", {"32x32": 5 * 8}, 10)
+
+
+def test_time_steps():
+    """A layer or model within TimeDistributed is called once a step, with the bits of its input."""
+    inner = keras.Sequential([keras.Input([4]), layers.QuantDense(2, kernel_quantizer="twn")])
+    quantize = layers.Quantize({"class_name": "linear", "config": {"bit": 4}})
+    for steps, expected in ((5, {"2x4": 5 * 8}), (None, None)):
+        inputs = keras.Input([steps, 4])
+        model = keras.Model(inputs, keras.layers.TimeDistributed(inner)(quantize(inputs)))
+        assert lowbit.summary(model).layers[-1].macs == expected
 
 
 def test_unknown_size_has_no_macs():

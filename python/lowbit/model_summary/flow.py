@@ -38,12 +38,14 @@ class Call(NamedTuple):
         layer: The layer.
         input_bits: Of each value that it computes with.
         input_shape: With the batch; None where it is unknown.
+        times: How often it is called; None where it is unknown.
     """
 
     path: str
     layer: Any
     input_bits: int
     input_shape: tuple[int | None, ...] | None
+    times: int | None
 
 
 def calls(model: Any) -> list[Call]:
@@ -62,21 +64,21 @@ def float_bits(dtype: Any) -> int:
     return 8 * tf.as_dtype(dtype).size
 
 
-def _walk(model: Any, path: str, bits: int, found: list[Call]) -> int:
+def _walk(model: Any, path: str, bits: int, found: list[Call], times: int | None = 1) -> int:
     """Adds the calls within a model, and returns the bits of what comes out."""
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
-            bits = _call(layer, path, bits, _built_shape(layer), found)
+            bits = _call(layer, path, bits, _built_shape(layer), found, times)
         return bits
     if not is_graph(model):
         for layer in layers_within(model):
-            _call(layer, path, float_bits(model.compute_dtype), _built_shape(layer), found)
+            _call(layer, path, float_bits(model.compute_dtype), _built_shape(layer), found, times)
         return float_bits(model.compute_dtype)
     bits_of = {id(tensor): bits for tensor in model.inputs}
     for node in _nodes(model):
         layer, first = node.operation, node.input_tensors[0]
         given = max(bits_of[id(tensor)] for tensor in node.input_tensors)
-        out = _call(layer, path, given, tuple(first.shape), found)
+        out = _call(layer, path, given, tuple(first.shape), found, times)
         bits_of.update((id(tensor), out) for tensor in node.output_tensors)
     return max(bits_of[id(tensor)] for tensor in keras.tree.flatten(model.outputs))
 
@@ -87,21 +89,28 @@ def _nodes(model: Any) -> Iterator[Any]:
         yield from (node for node in nodes if node.input_tensors)
 
 
-def _call(layer: Any, path: str, bits: int, shape: Any, found: list[Call]) -> int:
+def _call(
+    layer: Any, path: str, bits: int, shape: Any, found: list[Call], times: int | None
+) -> int:
     """Adds a call of a layer, and of what is within; returns the bits of what comes out."""
     path = f"{path}/{layer.name}" if path else layer.name
     if is_graph(layer):
-        return _walk(layer, path, bits, found)
+        return _walk(layer, path, bits, found, times)
     if not isinstance(layer, keras.layers.Layer):  # a bare op of Keras
         return float_bits(keras.config.floatx())
     bits = min(bits, float_bits(layer.compute_dtype))
     quantizer = getattr(layer, "input_quantizer", None)
-    found.append(Call(path, layer, getattr(quantizer, "bits", bits), shape))
+    found.append(Call(path, layer, getattr(quantizer, "bits", bits), shape, times))
+    if isinstance(layer, keras.layers.TimeDistributed):
+        steps = None if None in (shape, times) else shape[1]
+        step = None if shape is None else (shape[0], *shape[2:])
+        times = None if steps is None else steps * times
+        return _call(layer.layer, path, bits, step, found, times)
     if not isinstance(layer, (Quantized, Quantize)):
-        is_wrapper = isinstance(layer, keras.layers.Wrapper)  # which calls it once a time step
+        is_wrapper = isinstance(layer, keras.layers.Wrapper)  # of which only that one is known
         for inner in layers_within(layer):
             shape = None if is_wrapper else _built_shape(inner)
-            _call(inner, path, float_bits(inner.compute_dtype), shape, found)
+            _call(inner, path, float_bits(inner.compute_dtype), shape, found, times)
     if isinstance(layer, _PASSES_VALUES):
         return bits
     # A quantizer, or a Quantize layer, may also be the activation of any layer.

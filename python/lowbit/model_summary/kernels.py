@@ -64,14 +64,14 @@ def stored_bytes(shape: Sequence[int], quantizer: Any) -> int:
 
 
 def macs(call: Call) -> dict[str, int] | None:
-    """The multiply-accumulates of one call: each weight meets an input at every position."""
+    """The multiply-accumulates of a call: each weight meets an input at every position."""
     layer, bits, result = call.layer, call.input_bits, Counter[str]()
     for name in names(layer):
         positions = _positions(layer, call.input_shape)
-        if positions is None:
+        if positions is None or call.times is None:
             return None
         size = math.prod(getattr(layer, name).shape)
-        result[f"{weight_bits(layer, name)}x{bits}"] += positions * size
+        result[f"{weight_bits(layer, name)}x{bits}"] += positions * size * call.times
         bits = float_bits(layer.compute_dtype)  # between the two convolutions of a separable
     return dict(result)
 
