@@ -116,7 +116,6 @@ def test_csv_logger_after_it_records_the_values(tmp_path):
 
 
 def test_tensorboard_after_it_records_the_values(tmp_path):
-    pytest.importorskip("tensorboard")
     model, _ = network("binary")
     fit(model, QuantizationMonitor(), keras.callbacks.TensorBoard(tmp_path, write_graph=False))
     (events,) = (tmp_path / "train").glob("events*")
