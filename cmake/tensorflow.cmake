@@ -2,9 +2,9 @@
 # lowbit_kernels, the kernels of all devices; and for each TensorFlow of TENSORFLOW_ROOT
 # lowbit_ops_<major>_<minor>, its op library, and lowbit_xla_<major>_<minor>, the XLA kernels.
 
-# One library for all TensorFlows, of which the kernels see nothing: the code for seven GPUs in each
-# op library would make a wheel for four of them 18 MB. And where no library of TensorFlow's is
-# linked, none can offer its CUDA functions, of another version, for those of ours.
+# One library for all TensorFlows, of which the kernels see nothing: else a wheel would hold the code
+# for seven GPUs once for each. And where no library of TensorFlow's is linked, none can offer its
+# CUDA functions, of another version, for those of ours.
 add_library(lowbit_kernels SHARED)
 set_target_properties(lowbit_kernels PROPERTIES
   LINKER_LANGUAGE CXX LIBRARY_OUTPUT_DIRECTORY ${LOWBIT_OPS_DIR})
