@@ -96,8 +96,12 @@ def test_missed_targets_are_named(module):
     assert row.missed() == ["stock/function 2.90 < 3.0"]
     seconds["copy"] = [0.5, 1.0, 0.5]
     assert row.missed() == ["eager/copy 2.20 > 1.15", "stock/function 2.90 < 3.0"]
+    seconds["compiled"] = [1.1] * 3
+    assert "compiled/xla 1.10 > 1.0" in row.missed()
+    binary = next(case for case in cases.CASES if case.name == "binary")  # with a sum in float64
+    assert not [x for x in report.Row(binary, size, seconds).missed() if x.startswith("compiled")]
     seconds["compiled"] = [1.3] * 3
-    assert "compiled/xla 1.30 > 1.2" in row.missed()
+    assert "compiled/xla 1.30 > 1.2" in report.Row(binary, size, seconds).missed()
 
 
 @pytest.mark.parametrize("compiler", [True, False])
