@@ -2,6 +2,7 @@
 // Picks the instruction set that runs a recipe.
 #include "cpu/launch.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -68,13 +69,15 @@ std::atomic<const Level*>& Active() {
 }
 
 // As Linux tells it: the share of one group of cores. The C library's sysconf counts the whole
-// socket's, ten times as much on the machine where this was measured.
+// socket's, ten times as much on the machine where this was measured. In a virtual machine Linux
+// may count that too, of which the other cores use the most.
 int64_t LastLevelCacheBytes() {
-  constexpr int64_t kUnknown = int64_t{32} << 20;
+  constexpr int64_t kMost = int64_t{32} << 20;
   std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
   int64_t size = 0;
   char unit = 0;
-  return file >> size >> unit && size > 0 && unit == 'K' ? size << 10 : kUnknown;
+  const bool known = file >> size >> unit && size > 0 && unit == 'K';
+  return known ? std::min(size << 10, kMost) : kMost;
 }
 
 std::atomic<int64_t>& StreamBytes() {

@@ -23,7 +23,8 @@ LOWBIT_EXPORT const char* ActiveIsa();
 // Switches it for the whole process; false, and nothing changes, if this machine lacks it.
 LOWBIT_EXPORT bool SetIsa(const char* name);
 
-// Outputs larger than this are streamed past the cache: by default, than the last-level cache.
+// Outputs larger than this are streamed past the cache: by default, than the last-level cache or
+// 32 MB.
 void SetStreamBytes(int64_t bytes);
 
 }  // namespace lowbit
