@@ -115,7 +115,8 @@ def _contestants(case: Case, inputs: Inputs) -> dict[str, Call]:
 
 def _save(rows: list[Row], machine: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json is None:
-        name = re.sub(r"\W+", "-", machine["CPU"]).strip("-").lower()
+        plain = re.sub(r"\(\w+\)|\bProcessor\b", "", machine["CPU"])
+        name = re.sub(r"\W+", "-", plain).strip("-").lower()
         options.json = Path(__file__).parent / "results" / f"{name}.json"
     options.png = options.png or options.json.with_suffix(".png")
     for path in (options.json, options.png):
