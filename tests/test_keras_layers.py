@@ -246,7 +246,7 @@ def test_a_quantizer_is_copied_for_each_layer():
     first, second = (layers.QuantDense(3, kernel_quantizer=quantizer) for _ in range(2))
     for layer in (first, second):
         layer.build((None, 4))
-        assert layer.kernel_quantizer == quantizer
+        assert repr(layer.kernel_quantizer) == repr(quantizer)
     assert first.kernel_quantizer.positive is not second.kernel_quantizer.positive
     assert quantizer.positive is None
 
@@ -375,7 +375,7 @@ def test_configuration_round_trip(kind, identifier):
     )
     again = type(layer).from_config(layer.get_config())
     for kernel in layer.quantized_kernels:
-        assert getattr(again, kernel.argument) == getattr(layer, kernel.argument)
+        assert repr(getattr(again, kernel.argument)) == repr(getattr(layer, kernel.argument))
     assert again.input_quantizer == layer.input_quantizer
     assert isinstance(again.scale_constraint, keras.constraints.NonNeg)
     assert again.get_config() == layer.get_config()
@@ -394,8 +394,30 @@ def test_aliases(dtype):
         "twn": lowbit.twn_weight_quantizer(dtype=dtype, axis=-2),
     }
     for alias, quantizer in expected.items():
-        assert lowbit.get(alias, dtype=dtype, axis=-2) == quantizer
+        assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(quantizer)
     assert lowbit.get("twn") == lowbit.twn_weight_quantizer()
+
+
+def test_a_factory_is_no_quantizer():
+    message = r"got the factory: call twn_weight_quantizer\(\)"
+    with pytest.raises(TypeError, match=f"kernel_quantizer: a quantizer must be .*{message}"):
+        layers.QuantDense(3, kernel_quantizer=lowbit.twn_weight_quantizer)
+
+
+def test_configuration_without_arguments():
+    for identifier in ({"class_name": "twn"}, {"class_name": "twn", "config": None}):
+        assert lowbit.get(identifier) == lowbit.get("twn")
+
+
+def test_variable_among_the_arguments_is_saved_as_a_number(tmp_path):
+    max_value = tf.Variable(3.0)
+    quantize = layers.Quantize(lowbit.linear_mid_tread_half_quantizer(2, max_value))
+    model = keras.Sequential([keras.Input([2]), quantize])
+    assert quantize.quantizer.max_value is max_value
+    max_value.assign(6.0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(np.float32([[3.1, 9.0]])), [[4.0, 6.0]])
 
 
 def test_get_returns_what_quantizes_already():

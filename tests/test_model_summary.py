@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import lowbit
 from lowbit import __main__, layers
@@ -171,6 +172,12 @@ def test_unknown_size_has_no_macs():
     summary = lowbit.summary(model)
     assert summary.layers[0].macs is None
     assert str(summary).splitlines()[2].endswith(" -")
+
+
+def test_bits_that_are_a_variable():
+    quantize = layers.Quantize(lowbit.linear_mid_tread_half_quantizer(tf.Variable(3), 2.0))
+    model = keras.Sequential([keras.Input([4]), quantize, keras.layers.Dense(2)])
+    assert lowbit.summary(model).layers[-1].macs == {"32x3": 8}
 
 
 def test_half():

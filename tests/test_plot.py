@@ -77,6 +77,8 @@ def test_trained_scales_are_shown_and_missing_ones_not_made():
 
 
 def test_refusals(monkeypatch):
+    with pytest.raises(ValueError, match="values must be finite"):
+        lowbit.plot("twn", [1.0, float("nan")])
     with pytest.raises(ValueError, match=r"values must not be empty, got shape \(0, 3\)"):
         lowbit.plot("twn", np.zeros([0, 3]))
     with pytest.raises(TypeError, match=r"quantizer must be one that lowbit\.get finds, got None"):

@@ -23,6 +23,17 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, (tf.Tensor, tf.Variable))
 
 
+def plain(value: Any) -> Any:
+    """A tensor or variable as a Python number, if its value is known; anything else as it is."""
+    if not is_tensor(value):
+        return value
+    if isinstance(value, tf.Variable):
+        known = value.numpy() if tf.executing_eagerly() else None
+    else:
+        known = tf.get_static_value(value)
+    return value if known is None else known.item()
+
+
 def dtype(value: Any) -> tf.DType:
     """`value` as one of the four dtypes of the ops."""
     try:

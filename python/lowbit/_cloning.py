@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ import keras  # noqa: E402
 from lowbit._models import is_graph  # noqa: E402
 from lowbit.layers import Quantized  # noqa: E402
 from lowbit.layers._layers import OF_KERAS  # noqa: E402
+
+_COMPUTES = ("call", "train_step", "test_step", "predict_step", "compute_loss")
 
 
 def keras_clone(
@@ -40,20 +44,17 @@ def keras_clone(
         skip_last: Whether the last one does.
 
     Returns:
-        A model of the same class and with the same names.
+        A Sequential or functional model with the same names.
 
     Raises:
         TypeError: `model` is no Keras model, or a quantizer is none.
-        ValueError: `model` is a subclassed one, which only its own code can build, or holds a layer
-            that cannot be quantized, such as one with LoRA.
+        ValueError: `model`, or one within it, is a subclassed one, which only its own code can
+            build, or has a `call`, step or loss of its own, or holds a layer that cannot be
+            quantized, such as one with LoRA.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
-    if not is_graph(model):
-        raise ValueError(
-            f"model must be Sequential or functional, got the subclassed {type(model).__name__}: "
-            "build it of lowbit.layers itself"
-        )
+    _check(model)
     candidates = [layer for layer in _leaves(model) if type(layer) in OF_KERAS]
     chosen = candidates[int(skip_first) : len(candidates) - int(skip_last)]
     clones = _Clones({id(layer) for layer in chosen}, kernel_quantizer, input_quantizer)
@@ -97,8 +98,40 @@ class _Clones:
             # The scales, which the original has not, come last.
             for old, new in zip(layer.weights, clone.weights, strict=False):
                 new.assign(old)
+            _copy_state(layer, clone)
             if isinstance(clone, Quantized) and id(layer) in self._chosen:
                 clone.reset_scales()
+
+
+def _copy_state(layer: Any, clone: Any) -> None:
+    """What Keras's preprocessing layers have learned and keep beside their weights."""
+    if isinstance(layer, keras.layers.Normalization) and clone.built:
+        clone.finalize_state()
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            clone.load_assets(folder)
+
+
+def _check(model: keras.Model) -> None:
+    """Refuses what is computed by code that a clone of the layers does not have."""
+    if not is_graph(model):
+        raise ValueError(
+            f"model must be Sequential or functional, got the subclassed {type(model).__name__}: "
+            "build it of lowbit.layers itself"
+        )
+    own = itertools.takewhile(
+        lambda cls: not cls.__module__.startswith("keras."), type(model).__mro__
+    )
+    overridden = [name for cls in own for name in _COMPUTES if name in vars(cls)]
+    if overridden:
+        raise ValueError(
+            f"model must compute as its layers say, got {type(model).__name__} with its own "
+            f"{overridden[0]}: build it of lowbit.layers itself"
+        )
+    for layer in model.layers:
+        if is_graph(layer):
+            _check(layer)
 
 
 def _leaves(model: keras.Model) -> Iterator[Any]:

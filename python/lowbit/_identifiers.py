@@ -52,6 +52,9 @@ def get(
         identifier = {"class_name": identifier, "config": {}}
     if isinstance(identifier, dict):
         return _from_config(identifier, {"dtype": dtype, "axis": axis})
+    if getattr(identifier, "__module__", None) == "lowbit.factories":
+        name = getattr(identifier, "__name__", "")
+        raise TypeError(f"a quantizer must be {_choices()}, got the factory: call {name}()")
     if identifier is None or (callable(identifier) and not isinstance(identifier, type)):
         return identifier
     raise TypeError(f"a quantizer must be {_choices()}, got {identifier!r}")
@@ -61,7 +64,7 @@ def get_own(identifier: Any, dtype: Any, axis: int | None = None) -> Callable[[A
     """As `get`, but a quantizer of lowbit is copied, so that its trained scalars are not shared."""
     found = get(identifier, dtype=dtype, axis=axis)
     if found is identifier and isinstance(found, quantizers.Quantizer):
-        return found.from_config(found.get_config())
+        return found.from_config(found.arguments())
     return found
 
 
@@ -75,7 +78,7 @@ def serialize(identifier: Any) -> Any:
 
 
 def _from_config(identifier: dict[str, Any], defaults: dict[str, Any]) -> Callable[[Any], Any]:
-    name, config = identifier.get("class_name"), identifier.get("config", {})
+    name, config = identifier.get("class_name"), identifier.get("config") or {}
     registered = identifier.get("registered_name")
     if name in ALIASES:
         cls, own_defaults = ALIASES[name]

@@ -38,7 +38,7 @@ def plot(quantizer: Any, values: Any = None) -> Figure:
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: `quantizer` is no quantizer, or None.
-        ValueError: `values` is empty, or the alias is unknown.
+        ValueError: `values` is empty or not finite, or the alias is unknown.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError('lowbit.plot needs matplotlib: python -m pip install "lowbit[demo]"')
@@ -94,6 +94,8 @@ def _evaluate(quantizer: Any, values: Any) -> tuple[np.ndarray, np.ndarray, np.n
     x = tf.cast(_samples(quantizer) if values is None else values, dtype)
     if not tf.size(x):
         raise ValueError(f"values must not be empty, got shape {tuple(x.shape)}")
+    if not tf.reduce_all(tf.math.is_finite(x)):
+        raise ValueError("values must be finite")
     quantizer = _copied(quantizer)
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -107,7 +109,7 @@ def _copied(quantizer: Any) -> Any:
     """A quantizer that computes the same; it makes scales of its own where there are none yet."""
     if not isinstance(quantizer, Quantizer):
         return quantizer
-    copy = quantizer.from_config(quantizer.get_config())
+    copy = quantizer.from_config(quantizer.arguments())
     for name in quantizer.scale_names:
         setattr(copy, name, getattr(quantizer, name))
     return copy

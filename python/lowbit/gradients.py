@@ -83,7 +83,8 @@ def swish_sign(op: Any, grad: tf.Tensor, beta: float = 5.0) -> tf.Tensor:
     Args:
         op: The forward op.
         grad: dL/dy.
-        beta: How steep it is at 0; `functools.partial(swish_sign, beta=10.0)` sets another.
+        beta: How steep it is at 0. For another, write a function that calls this one; Keras cannot
+            save a `functools.partial`.
 
     Returns:
         dL/dx.

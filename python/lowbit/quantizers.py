@@ -13,8 +13,10 @@ import tensorflow as tf
 from lowbit import _arguments, _backward, gradients, ops
 
 
-class Quantizer:
-    """A quantizer: `y = quantizer(x)`, with a gradient. Equal to another of the same configuration.
+class Quantizer(tf.Module):
+    """A quantizer: `y = quantizer(x)`, with a gradient. Equal to another of the same arguments.
+
+    A `tf.Module`, so that whatever holds it saves the variables among its arguments.
 
     Attributes:
         op_type: The type of its op in TensorFlow's registry.
@@ -64,12 +66,17 @@ class Quantizer:
         """
         return 1
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal quantizer, all of them.
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that it was made with, all of them: a variable is that variable."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-        The dtype is given by name, and so is a `backward` of `lowbit.gradients`.
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, fit for JSON.
+
+        The dtype is given by name, and so is a `backward` of `lowbit.gradients`. A tensor or
+        variable is given by its value, if it has one outside of a graph.
         """
-        config = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        config = {name: _arguments.plain(value) for name, value in self.arguments().items()}
         if "backward" in config:
             config["backward"] = gradients.serialize(config["backward"])
         return {**config, "dtype": self.dtype.name}
@@ -93,15 +100,15 @@ class Quantizer:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return _comparable(self.get_config()) == _comparable(other.get_config())
+        return _comparable(self.arguments()) == _comparable(other.arguments())
 
     def __hash__(self) -> int:
-        return hash((type(self), _comparable(self.get_config())))
+        return hash((type(self), _comparable(self.arguments())))
 
 
-def _comparable(config: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """A configuration that compares and hashes: tensors and variables by identity."""
-    return tuple((k, id(v) if _arguments.is_tensor(v) else v) for k, v in config.items())
+def _comparable(arguments: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Arguments that compare and hash: tensors and variables by identity."""
+    return tuple((k, id(v) if _arguments.is_tensor(v) else v) for k, v in arguments.items())
 
 
 class LinearMidTreadHalfQuantizer(Quantizer):
@@ -116,6 +123,7 @@ class LinearMidTreadHalfQuantizer(Quantizer):
         backward: _backward.Backward | str | None = None,
         dtype: Any = tf.float32,
     ) -> None:
+        super().__init__()
         self.dtype = _arguments.dtype(dtype)
         self.bit = self.bits = _arguments.bit(bit)
         self.max_value = _arguments.max_value(max_value, self.dtype)
@@ -144,6 +152,7 @@ class BinaryMeanScalingQuantizer(Quantizer):
     def __init__(
         self, backward: _backward.Backward | str | None = None, dtype: Any = tf.float32
     ) -> None:
+        super().__init__()
         self.dtype = _arguments.dtype(dtype)
         self.backward = gradients.get(backward)
 
@@ -167,6 +176,7 @@ class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
         *,
         axis: int = -1,
     ) -> None:
+        super().__init__()
         self.dtype = _arguments.dtype(dtype)
         self.backward = gradients.get(backward)
         self.axis = _arguments.axis(axis)
@@ -185,11 +195,11 @@ class BinaryChannelWiseMeanScalingQuantizer(Quantizer):
         return ops.binary_channel_wise_mean_scaling_quantizer(x, self.axis)
 
 
-class TTQWeightQuantizer(Quantizer, tf.Module):
+class TTQWeightQuantizer(Quantizer):
     """Weights to three values, two of them trained: what `lowbit.ttq_weight_quantizer` returns.
 
-    A `tf.Module`, so that whatever holds it saves and trains its variables. A call under a strategy
-    of `tf.distribute` raises `ValueError` where they belong to another one, or to none.
+    Whatever holds it saves and trains its variables, and no other one is equal to it. A call under
+    a strategy of `tf.distribute` raises `ValueError` where they belong to another one, or to none.
 
     Attributes:
         positive: The scale of the weights above the threshold, a variable; None before the first
@@ -201,6 +211,9 @@ class TTQWeightQuantizer(Quantizer, tf.Module):
     bits = 2
     scale_names = ("positive", "negative")
     _input_name = "weights"
+    # A `tf.function` takes equal arguments for one: it would use the scales of the first it met.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __init__(
         self,
@@ -310,6 +323,7 @@ class TWNWeightQuantizer(Quantizer):
         per_channel: bool = False,
         axis: int = -1,
     ) -> None:
+        super().__init__()
         self.dtype = _arguments.dtype(dtype)
         self.threshold = _arguments.threshold(threshold, self.dtype)
         self.per_channel = _arguments.flag(per_channel, "per_channel")

@@ -54,8 +54,9 @@ def activation_quantizer(argument: str, identifier: Any, dtype: str) -> Callable
 
 
 def supports_jit(quantizer: Any) -> bool:
-    """Whether XLA can compile it; of a callable that does not say, unknown, so no.
+    """Whether XLA can compile it, a callable of the user's as far as its ops of lowbit go.
 
+    Where XLA lacks those, it is unknown whether a callable that does not say has any, so no.
     Keras's `jit_compile="auto"` turns XLA on where every layer supports it.
     """
     if quantizer is None or _loader.xla_problem() is None:

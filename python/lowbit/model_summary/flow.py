@@ -12,7 +12,8 @@ import tensorflow as tf
 from lowbit._models import is_graph, layers_within
 from lowbit.layers import Quantize, Quantized
 
-# Their outputs hold no other values than their inputs (and zero, which is a level).
+# Their outputs hold no other values than their inputs. The zeros that padding adds do not count, as
+# they do not within a convolution.
 _PASSES_VALUES = (
     keras.layers.Dropout,
     keras.layers.Flatten,
@@ -100,7 +101,7 @@ def _call(
         return float_bits(keras.config.floatx())
     bits = min(bits, float_bits(layer.compute_dtype))
     quantizer = getattr(layer, "input_quantizer", None)
-    found.append(Call(path, layer, getattr(quantizer, "bits", bits), shape, times))
+    found.append(Call(path, layer, int(getattr(quantizer, "bits", bits)), shape, times))
     if isinstance(layer, keras.layers.TimeDistributed):
         steps = None if None in (shape, times) else shape[1]
         step = None if shape is None else (shape[0], *shape[2:])
@@ -116,7 +117,7 @@ def _call(
     # A quantizer, or a Quantize layer, may also be the activation of any layer.
     quantizer = layer if isinstance(layer, Quantize) else getattr(layer, "activation", None)
     quantizer = quantizer.quantizer if isinstance(quantizer, Quantize) else quantizer
-    return getattr(quantizer, "bits", float_bits(layer.compute_dtype))
+    return int(getattr(quantizer, "bits", float_bits(layer.compute_dtype)))
 
 
 def _built_shape(layer: Any) -> tuple[int | None, ...] | None:

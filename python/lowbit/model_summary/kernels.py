@@ -53,12 +53,12 @@ def quantizers(layer: Any) -> dict[str, Any]:
 
 def weight_bits(layer: Any, name: str) -> int:
     """Bits of a weight of one kernel; those of a float where its quantizer does not say."""
-    return getattr(quantizers(layer).get(name), "bits", float_bits(layer.variable_dtype))
+    return int(getattr(quantizers(layer).get(name), "bits", float_bits(layer.variable_dtype)))
 
 
 def stored_bytes(shape: Sequence[int], quantizer: Any) -> int:
     """Bytes of a packed kernel with its scales."""
-    bits = getattr(quantizer, "bits", 8 * FLOAT32_BYTES)
+    bits = int(getattr(quantizer, "bits", 8 * FLOAT32_BYTES))
     scales = quantizer.scale_count(shape) if hasattr(quantizer, "scale_count") else 0
     return (math.prod(shape) * bits + 7) // 8 + FLOAT32_BYTES * scales
 
