@@ -359,6 +359,34 @@ def test_backward_leaves_other_quantizers_alone(differentiate):
     np.testing.assert_allclose(differentiate(three, x, dy), 111 * dy, rtol=1e-6)
 
 
+def test_backward_in_a_branch_of_a_loop():
+    """dy/dx of y = q(q(x) + x) + x, where each q has the slope 10 x."""
+    quantizer = lowbit.linear_mid_tread_half_quantizer(1, 1.0, lambda op, g: 10 * g * op.inputs[0])
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for i in tf.range(3):
+                y = tf.cond(i > 0, lambda y=y: quantizer(y) + x, lambda: x)
+        return tape.gradient(y, x)
+
+    x = tf.constant([0.25, 2.0])
+    np.testing.assert_array_equal(gradient(x), 10 * (quantizer(x) + x) * (10 * x + 1) + 1)
+
+
+def test_backward_in_a_branch_of_a_function_that_is_called():
+    quantizer = lowbit.binary_mean_scaling_quantizer(lambda op, g: g * op.inputs[0] * op.outputs[0])
+    branch = tf.function(lambda x, own: tf.cond(own, lambda: quantizer(x), lambda: x))
+    x = tf.constant([0.5, -3.0])
+    for own, expected in ((True, x * quantizer(x)), (False, [1, 1])):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = branch(x, tf.constant(own))
+        np.testing.assert_array_equal(tape.gradient(y, x), expected)
+
+
 def test_backward_can_be_differentiated(call):
     """L = sum(y^2) / 2, so dL/dx = 3 y, and the derivative of its sum is 3 * 3."""
     quantizer = lowbit.binary_mean_scaling_quantizer(lambda op, grad: 3 * grad)

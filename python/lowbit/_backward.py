@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -55,17 +56,44 @@ def call(
     """
     names = tuple(inputs)
 
+    def gradient(y: tf.Tensor, values: Any, dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+        op = ForwardOp(op_type, tuple(values), (y,), {"T": y.dtype, **attributes})
+        return _checked(backward(op, dy), op, names)
+
     @tf.custom_gradient
     def run(*values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
         y = forward(*values)
+        return y, lambda dy: gradient(y, values, dy)
 
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-            op = ForwardOp(op_type, values, (y,), {"T": values[0].dtype, **attributes})
-            return _checked(backward(op, dy), op, names)
+    y = run(*map(tf.convert_to_tensor, inputs.values()))
+    if not tf.executing_eagerly():
+        _differentiate_copies(y.op, gradient)
+    return y
 
-        return y, gradient
 
-    return run(*map(tf.convert_to_tensor, inputs.values()))
+_numbers = itertools.count()
+
+
+def _differentiate_copies(identities: tf.Operation, gradient: Callable[..., Any]) -> None:
+    """Gives the op that `tf.custom_gradient` has made a gradient of its own inputs.
+
+    TensorFlow's is one of the tensors of this graph. Where a graph is built again, as the branches
+    of a `tf.cond` within a `tf.while_loop` are for the gradient, it ends in an AssertionError.
+
+    Args:
+        identities: Copies y and the inputs of the quantizer.
+        gradient: Of y, these inputs, and dy.
+    """
+    original = tuple(identities.inputs)
+    name = f"LowbitBackward-{next(_numbers)}"
+
+    @tf.RegisterGradient(name)
+    def of_copies(op: Any, dy: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
+        y, *values = original if op is None else op.inputs  # None where a SavedModel is written
+        return [None, *gradient(y, values, dy)]
+
+    value = tf.compat.v1.AttrValue(s=name.encode())
+    identities._set_attr("_gradient_op_type", value)
 
 
 def _checked(returned: Any, op: ForwardOp, names: tuple[str, ...]) -> tuple[tf.Tensor | None, ...]:
