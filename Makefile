@@ -5,7 +5,7 @@ TF ?= 2.21.0
 VENV ?= .venv
 # Of the kernels built here: what a wheel holds takes a minute longer.
 CUDA_ARCHITECTURES ?= 75-real;80-real;90-real;120
-# Test processes: each takes up to 2 GB of memory.
+# Test processes: each takes up to 2 GB of memory, and 10 GB for the largest tensors where 16 are free.
 PYTEST_JOBS ?= 2
 BUILD := build/tf$(TF)
 ENVIRONMENT := $(VENV)/tf$(TF).stamp

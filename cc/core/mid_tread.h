@@ -40,7 +40,8 @@ struct MidTread {
     const D exact = n / max;
     const auto levels = static_cast<C>(n);
     const auto per_unit = static_cast<C>(Select(exact < largest, exact, largest));
-    // max_value may miss it where n has more bits than C, or n / max_value is too large for C.
+    // max_value may miss the last level where n has more bits than C, or where n / max_value
+    // exceeds the largest C.
     const auto reached = RoundHalfUp(max_value * per_unit) >= levels;
     const auto nowhere = static_cast<C>(D(__builtin_nan("")));
     return {max_value, levels, per_unit, static_cast<C>(max / n),
