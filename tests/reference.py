@@ -111,7 +111,7 @@ def ulps_between(a, b):
     across_zero = (a.view(bits) ^ b.view(bits)) & sign
     apart = np.where(across_zero, m + n, np.maximum(m, n) - np.minimum(m, n))
     nans = np.isnan(a).astype(int) + np.isnan(b)
-    return np.where(nans == 0, apart, np.where(nans == 2, 0, 2**63).astype(np.uint64))
+    return np.where(nans == 0, apart, np.where(nans == 2, np.uint64(0), np.uint64(2**63)))
 
 
 def same_bits(a, b):
