@@ -4,17 +4,69 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
+
+import lowbit
 
 ROOT = Path(__file__).parents[1]
 
 
-def examples(path, section=None):
+def section(path, title):
+    """The text under a heading of a page, up to the next one."""
+    (text,) = re.findall(
+        rf"^##? {title}\n(.*?)(?=^## )", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL
+    )
+    return text
+
+
+def blocks(text):
+    """The Python blocks of a text."""
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def examples(path, title=None):
     """The Python blocks of a page, or of one of its sections, as one program."""
-    text = (ROOT / path).read_text()
-    if section is not None:
-        (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
-    return "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    return "\n".join(blocks((ROOT / path).read_text() if title is None else section(path, title)))
+
+
+def run(capsys, program, scope):
+    """Runs an example, which may print half a screen, and returns what it prints."""
+    exec(program, scope)
+    output = capsys.readouterr().out
+    assert len(output.splitlines()) <= 24
+    return output
+
+
+def test_first_example_of_readme(capsys):
+    scope = {}
+    output = run(capsys, examples("README.md", "lowbit"), scope)
+    assert [gradient.shape for gradient in scope["gradients"]] == [(3, 3, 3, 16), (), ()]
+    assert all(tf.reduce_any(gradient != 0) for gradient in scope["gradients"])
+    assert "TensorShape([3, 3, 3, 16])" in output
+
+
+def test_own_gradient_in_readme(capsys):
+    scope = {"tf": tf, "lowbit": lowbit}
+    (own,) = blocks(section("README.md", "Use"))
+    (migration,) = blocks(section("README.md", "Migrating from Blueoil"))
+    run(capsys, own, scope)
+    x = tf.constant([0.5, -2.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = scope["quantize"](x)
+    np.testing.assert_array_equal(tape.gradient(y, x), [1, 0])
+    scope["graph_def"] = tf.function(tf.abs).get_concrete_function(x).graph.as_graph_def()
+    run(capsys, migration, scope)
+    assert [node.op for node in scope["graph_def"].node].count("Abs") == 1
+
+
+def test_numpy_in_readme(capsys):
+    scope = {}
+    run(capsys, examples("README.md", "NumPy"), scope)
+    assert np.unique(scope["y"][..., 0]).size == 3
+    assert np.unique(scope["w"][..., 0]).size == 2  # in place
 
 
 def test_keras_in_readme(capsys):
