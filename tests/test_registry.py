@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ops are to TensorFlow: graphs and SavedModels out there rest on it, so it stays.
+
+`registry.txt` is the record; `python tests/test_registry.py` writes it, with an op that is new.
+"""
+
+import inspect
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow.core.framework.op_def_pb2 import OpList
+from tensorflow.python.framework import op_def_registry
+
+from lowbit import ops
+
+RECORD = Path(__file__).with_name("registry.txt")
+
+
+def registered():
+    """The ops of the library: inputs, outputs, attributes, defaults, types."""
+    wrappers = [name for name, _ in inspect.getmembers(ops._ops, inspect.isfunction)]
+    defined = (op_def_registry.get(name) for name in sorted(wrappers))
+    return OpList(op=[op for op in defined if op is not None])
+
+
+def test_ops_are_as_recorded():
+    recorded = text_format.Parse(RECORD.read_text(), OpList())
+    assert [op.name for op in registered().op] == [op.name for op in recorded.op]
+    for op, record in zip(registered().op, recorded.op, strict=True):
+        assert text_format.MessageToString(op) == text_format.MessageToString(record)
+
+
+def test_every_op_is_documented():
+    for op in registered().op:
+        documentation = getattr(ops._ops, op.name).__doc__
+        for argument in (*op.input_arg, *op.output_arg):
+            assert argument.name in documentation, f"{op.name}: {argument.name}"
+
+
+if __name__ == "__main__":
+    RECORD.write_text(text_format.MessageToString(registered()))
