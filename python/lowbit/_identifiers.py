@@ -22,6 +22,14 @@ ALIASES: dict[str, tuple[type[quantizers.Quantizer], dict[str, Any]]] = {
 CLASSES = {cls.__name__: cls for cls, _ in ALIASES.values()}
 
 
+def use(replacement: type[quantizers.Quantizer]) -> None:
+    """Lets the alias and the name of a class stand for another class of that name."""
+    for alias, (cls, config) in ALIASES.items():
+        if cls.__name__ == replacement.__name__:
+            ALIASES[alias] = replacement, config
+    CLASSES[replacement.__name__] = replacement
+
+
 def get(
     identifier: Any, *, dtype: Any = None, axis: int | None = None
 ) -> Callable[[Any], Any] | None:

@@ -25,7 +25,7 @@ layers. Any other callable is used as it is.
 
 from __future__ import annotations
 
-from lowbit import _identifiers, _keras
+from lowbit import _identifiers, _keras, quantizers
 
 _keras.require()
 
@@ -42,7 +42,10 @@ from lowbit.layers._layers import (  # noqa: E402
     QuantDepthwiseConv2D,
     QuantSeparableConv2D,
 )
+from lowbit.layers._ttq import TTQWeightQuantizer  # noqa: E402
 
+setattr(quantizers, TTQWeightQuantizer.__name__, TTQWeightQuantizer)
+_identifiers.use(TTQWeightQuantizer)
 for _cls in _identifiers.CLASSES.values():
     keras.saving.register_keras_serializable(_keras.PACKAGE)(_cls)
 

@@ -125,7 +125,8 @@ class Quantized(keras.layers.Layer):
             found = quantizer(
                 kernel.argument, identifiers[kernel.argument], self.variable_dtype, kernel.axis
             )
-            setattr(self, kernel.argument, found)
+            # Past Keras, which would save the scales of a quantizer in two places.
+            self.__dict__[kernel.argument] = found
         self.input_quantizer = activation_quantizer(
             "input_quantizer", input_quantizer, self.compute_dtype
         )

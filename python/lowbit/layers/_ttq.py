@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TTQ's quantizer where Keras is loaded: a Keras layer as well as a `tf.Module`.
+
+Keras trains, saves and freezes what is an attribute of its layers if that is a variable or a layer
+of its own; of a `tf.Module` it takes no notice. So the quantizer is one, too, and its scales are
+Keras variables once Keras is in charge. Elsewhere it stays what it is without Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend import AutocastScope
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from lowbit import _arguments, quantizers
+from lowbit.layers._quantizers import supports_jit
+
+_Plain = quantizers.TTQWeightQuantizer
+_OF_LAYERS = frozenset(vars(keras.layers.Layer(name="any")))  # what every layer has for itself
+_NOT_SAVED = frozenset(name for name in dir(keras.Model) if not name.startswith("_"))
+
+
+def _asked(name: str) -> Any:
+    """A property that Keras answers once the scales are its variables, `tf.Module` before."""
+
+    def get(self: Any) -> Any:
+        answers = keras.layers.Layer if isinstance(self.positive, keras.Variable) else tf.Module
+        return getattr(answers, name).fget(self)
+
+    return property(get)
+
+
+class TTQWeightQuantizer(_Plain, keras.layers.Layer):
+    # A Keras layer has an attribute and a property where a `tf.Module`, and a quantizer, have the
+    # other of the two.
+    name: Any = None
+    dtype: Any = None
+    variables = _asked("variables")
+    trainable_variables = _asked("trainable_variables")
+    non_trainable_variables = _asked("non_trainable_variables")
+    __reduce__ = object.__reduce__  # Keras's writes a whole model
+
+    def __init__(
+        self,
+        threshold: Any = 0.05,
+        dtype: Any = tf.float32,
+        *,
+        negative_gradient: str = "exact",
+        initial: Any = 1.0,
+    ) -> None:
+        _Plain.__init__(
+            self, threshold, dtype, negative_gradient=negative_gradient, initial=initial
+        )
+        self._become_layer()
+
+    def _become_layer(self) -> None:
+        keras.layers.Layer.__init__(self, dtype=self.dtype.name)
+        self.supports_jit = supports_jit(self)
+        self._is_settled = False
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        if not self._is_settled:
+            self._settle(x)
+        return super().__call__(x)
+
+    def _settle(self, x: Any) -> None:
+        """Decides, where it is first called, whether Keras is to train the scales.
+
+        Raises:
+            ValueError: It would have to, and will not.
+        """
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            return  # a graph of TF1, whose variable scopes have them
+        outermost = self._get_call_context().entry_layer
+        self._maybe_reset_call_context()
+        if outermost is self:  # no layer is being called: who holds it is seen later
+            if self.positive is None and (isinstance(x, keras.Variable) or in_stateless_scope()):
+                self._add_scales_for(x)
+            self._is_settled = isinstance(self.positive, tf.Variable)
+            return
+        holders = [h for h in outermost._flatten_layers() if any(e is self for e in h._layers)]
+        if self.positive is None and not holders and not isinstance(x, tf.Variable):
+            raise ValueError(
+                "a quantizer with trained scales must be an attribute of the Keras layer that "
+                f"calls it, or in a list or dict that is one; {outermost.name} does not hold "
+                f"{self!r}, so Keras would neither train nor save its scales"
+            )
+        if holders and self.positive is None:  # else of a tf.Module, which has the scales as well
+            self._add_scales_for(x)
+        for holder in holders:
+            self._show(holder)
+        self._is_settled = True
+
+    def _show(self, holder: Any) -> None:
+        """Lets Keras save it if its attribute has the name of one of Keras's, such as `quantize`.
+
+        Keras leaves those out.
+        """
+        for name, value in list(vars(holder).items()):
+            if name in _NOT_SAVED and any(e is self for e in keras.tree.flatten(value)):
+                vars(holder)[f"{name}_scales"] = value
+
+    def _add_scales_for(self, x: Any) -> None:
+        with AutocastScope(None):
+            weights = _arguments.tensor(x, self._input_name, self.dtype)
+        if weights.dtype != self.dtype:
+            return  # which the call says
+        if self.initial == "mean" and not (isinstance(x, keras.Variable) or _is_known(weights)):
+            raise ValueError(
+                'initial="mean" needs the first weights themselves in a Keras layer, got a tensor '
+                "that is computed from them: hand the quantizer the variable, or give initial a "
+                "number, or use a layer of lowbit.layers, such as QuantDense"
+            )
+
+        def initial(*_: Any, **__: Any) -> tf.Tensor:
+            with AutocastScope(None):
+                return self.initial_scale(tf.convert_to_tensor(x))
+
+        self._add_scales(dict.fromkeys(self.scale_names, initial))
+
+    def _add_scales(self, initializers: dict[str, Callable[..., Any]]) -> None:
+        with tf.init_scope():
+            for name, initializer in initializers.items():
+                scale = self.add_weight(
+                    name=name,
+                    shape=(),
+                    initializer=initializer,
+                    autocast=False,
+                )
+                setattr(self, name, scale)
+        self.built = True
+
+    def save_own_variables(self, store: Any) -> None:
+        if self.positive is not None:
+            for i, name in enumerate(self.scale_names):
+                store[str(i)] = getattr(self, name)
+
+    def load_own_variables(self, store: Any) -> None:
+        if self.positive is None and not store.keys():
+            return
+        values = {name: np.array(store[str(i)]) for i, name in enumerate(self.scale_names)}
+        if self.positive is None:  # a layer that was built and not called
+            self._add_scales({k: lambda *_, v=v, **__: v for k, v in values.items()})
+        for name, value in values.items():
+            getattr(self, name).assign(value)
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """What it has as a `tf.Module`, so that checkpoints fit with and without Keras."""
+        children = super()._trackable_children(save_type, **kwargs)
+        mine = (*self.scale_names, *self.arguments())
+        return {name: child for name, child in children.items() if name in mine}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in _OF_LAYERS and not name.startswith("_self_")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._become_layer()
+        self.built = self.positive is not None
+
+
+def _is_known(tensor: Any) -> bool:
+    return isinstance(tensor, tf.Variable) or hasattr(tensor, "numpy")
+
+
+TTQWeightQuantizer.__doc__ = _Plain.__doc__
+for _attribute in ("__module__", "__name__", "__qualname__"):
+    setattr(TTQWeightQuantizer, _attribute, getattr(_Plain, _attribute))

@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TTQ's quantizer in Keras layers of the user's own: its scales are weights of the layer."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lowbit
+from lowbit import _loader
+
+SCALES = ["positive", "negative"]
+
+
+class Holder(keras.layers.Layer):
+    """A dense layer of ternary weights, as one writes it."""
+
+    initial = 1.0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hold()
+
+    def hold(self):
+        self.ternary = lowbit.ttq_weight_quantizer(initial=self.initial)
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 2), name="kernel")
+
+    def quantizer(self):
+        return self.ternary
+
+    def call(self, x):
+        return x @ self.quantizer()(self.kernel)
+
+
+class Mean(Holder):
+    initial = "mean"
+
+
+class NamedLikeAMethod(Holder):
+    """Keras has a `Layer.quantize`, and saves no attribute of such a name."""
+
+    def hold(self):
+        self.quantize = lowbit.ttq_weight_quantizer()
+
+    def quantizer(self):
+        return self.quantize
+
+
+class InBuild(Holder):
+    def hold(self):
+        pass
+
+    def build(self, shape):
+        super().build(shape)
+        self.ternary = lowbit.ttq_weight_quantizer(initial="mean")
+
+
+class InAList(Holder):
+    def hold(self):
+        self.parts = {"quantizers": [lowbit.ttq_weight_quantizer()]}
+
+    def quantizer(self):
+        return self.parts["quantizers"][0]
+
+
+class InALayer(Holder):
+    def hold(self):
+        self.inner = Holder()
+
+    def quantizer(self):
+        return self.inner.ternary
+
+
+class WithAShape(Holder):
+    """Keras does not call it to learn the shape of its output."""
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 2)
+
+
+class WithoutBuild(Holder):
+    def hold(self):
+        super().hold()
+        self.kernel = self.add_weight(shape=(6, 2), name="kernel")
+
+    build = keras.layers.Layer.build
+
+
+HOLDERS = {
+    cls.__name__: cls
+    for cls in (
+        Holder,
+        Mean,
+        NamedLikeAMethod,
+        InBuild,
+        InAList,
+        InALayer,
+        WithAShape,
+        WithoutBuild,
+    )
+}
+for _cls in HOLDERS.values():
+    keras.saving.register_keras_serializable("tests")(_cls)
+
+
+@pytest.fixture(params=HOLDERS)
+def holder(request):
+    keras.utils.set_random_seed(0)
+    return HOLDERS[request.param]
+
+
+def network(cls, **arguments):
+    layer = cls(**arguments)
+    return keras.Sequential([keras.Input([6]), layer]), layer
+
+
+X = np.random.default_rng(0).random((64, 6)).astype(np.float32)
+Y = np.random.default_rng(1).random((64, 2)).astype(np.float32)
+
+
+def fit(model, epochs=2, optimizer=None, **arguments):
+    model.compile(optimizer or keras.optimizers.SGD(0.1), "mse", **arguments)
+    return model.fit(X, Y, epochs=epochs, verbose=0, shuffle=False).history["loss"]
+
+
+def scales(layer):
+    return [float(getattr(layer.quantizer(), name).numpy()) for name in SCALES]
+
+
+def set_scales(layer, *values):
+    for name, value in zip(SCALES, values, strict=True):
+        getattr(layer.quantizer(), name).assign(value)
+
+
+def test_fit_trains_them(holder):
+    model, layer = network(holder)
+    losses = fit(model)
+    start = np.full(2, 1.0)
+    if "mean" in repr(layer.quantizer()):
+        start = np.full(2, 0.0)
+    assert losses[-1] < losses[0]
+    assert (np.array(scales(layer)) != start).all()
+    assert [w.name for w in layer.trainable_weights if w.name in SCALES] == SCALES
+    assert len(model.trainable_weights) == 3
+
+
+def test_they_learn_what_a_layer_of_lowbit_learns():
+    keras.utils.set_random_seed(0)
+    model, layer = network(Mean)
+    ours = lowbit.layers.QuantDense(2, kernel_quantizer="ttq", use_bias=False)
+    other = keras.Sequential([keras.Input([6]), ours])
+    ours.kernel.assign(layer.kernel)
+    ours.reset_scales()
+    assert fit(model, 3) == pytest.approx(fit(other, 3), rel=1e-5)
+    expected = [float(getattr(ours.kernel_quantizer, name)) for name in SCALES]
+    assert scales(layer) == pytest.approx(expected, rel=1e-5)
+    assert scales(layer)[0] != scales(layer)[1]
+
+
+def test_mean_is_of_the_kernel_as_it_starts():
+    for cls in (Mean, InBuild):
+        _, layer = network(cls)
+        mean = np.abs(layer.kernel.numpy()).mean()
+        assert scales(layer) == pytest.approx([mean, mean], rel=1e-6)
+
+
+def test_weights_file(holder, tmp_path):
+    model, layer = network(holder)
+    fit(model)
+    set_scales(layer, 7.0, 8.0)
+    model.save_weights(tmp_path / "model.weights.h5")
+    fresh, other = network(holder)
+    fresh.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(fresh(X), model(X))
+    assert scales(other) == [7.0, 8.0]
+
+
+def test_keras_file(holder, tmp_path):
+    model, layer = network(holder)
+    fit(model)
+    set_scales(layer, 7.0, 8.0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(X), model(X))
+    assert scales(again.layers[0]) == [7.0, 8.0]
+    fit(again)
+    assert scales(again.layers[0]) != [7.0, 8.0]
+
+
+@pytest.mark.parametrize("holder", [v for v in HOLDERS.values() if v is not InAList])
+def test_checkpoint(holder, tmp_path):
+    """But for what is in a list, where Keras hides from TensorFlow its own layers as well."""
+    model, layer = network(holder)
+    model(X)
+    set_scales(layer, 7.0, 8.0)
+    path = tf.train.Checkpoint(model=model).save(str(tmp_path / "checkpoint"))
+    fresh, other = network(holder)
+    tf.train.Checkpoint(model=fresh).restore(path).assert_existing_objects_matched()
+    fresh(X)
+    assert scales(other) == [7.0, 8.0]
+
+
+def test_frozen(holder):
+    model, layer = network(holder)
+    layer.trainable = False
+    fit(model)
+    assert not model.trainable_weights
+    model(X)
+    start = scales(layer)
+    fit(model)
+    assert scales(layer) == start
+    layer.trainable = True
+    fit(model)
+    assert scales(layer) != start
+
+
+def test_clone(holder):
+    model, layer = network(holder)
+    model(X)
+    clone = keras.models.clone_model(model)
+    clone(X)
+    clone.set_weights(model.get_weights())
+    set_scales(layer, 7.0, 8.0)
+    assert scales(clone.layers[0]) != [7.0, 8.0]
+    assert len(clone.weights) == 3
+
+
+MODES = {
+    "eager": {"run_eagerly": True},
+    "jit": {"jit_compile": True},
+    "no jit": {"jit_compile": False},
+    "steps": {"steps_per_execution": 2},
+}
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_modes_of_compile_train_alike(holder, mode):
+    problem = _loader.xla_problem()
+    if problem and mode.get("jit_compile"):
+        pytest.skip(problem)
+    keras.utils.set_random_seed(0)
+    model, layer = network(holder)
+    expected = fit(model)
+    keras.utils.set_random_seed(0)
+    other, twin = network(holder)
+    assert fit(other, **mode) == pytest.approx(expected, rel=1e-4)
+    assert scales(twin) == pytest.approx(scales(layer), rel=1e-4)
+
+
+def test_strategy(holder):
+    keras.utils.set_random_seed(0)
+    model, layer = network(holder)
+    expected = fit(model, optimizer="adam")
+    keras.utils.set_random_seed(0)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        other, twin = network(holder)
+        losses = fit(other, optimizer="adam")
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert scales(twin) == pytest.approx(scales(layer), rel=1e-4)
+
+
+def test_stateless_call(holder):
+    model, layer = network(holder)
+    model(X)
+    set_scales(layer, 2.0, 2.0)
+    once = model(X)
+    values = [4 * w if w.name in SCALES else w for w in model.trainable_variables]
+    y, _ = model.stateless_call(values, model.non_trainable_variables, X)
+    np.testing.assert_allclose(y, 4 * once, rtol=1e-5)
+    assert scales(layer) == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("initial", [1.0, "mean"])
+def test_mixed_precision(policy, initial):
+    """The kernel is quantized as it is stored, and then cast."""
+
+    class Mixed(Holder):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 2), autocast=False)
+
+        def call(self, x):
+            return x @ keras.ops.cast(self.ternary(self.kernel), self.compute_dtype)
+
+    Mixed.initial = initial
+    model, layer = network(Mixed, dtype=policy)
+    start = 1.0 if initial == 1 else np.abs(layer.kernel.numpy()).mean()
+    assert scales(layer) == pytest.approx([start, start], rel=1e-6)
+    fit(model)
+    assert scales(layer)[0] != start
+    assert {w.dtype for w in layer.weights} == {"float32"}
+    with pytest.raises(TypeError, match="must have the quantizer's dtype float32, got"):
+        network(Holder, dtype=policy)
+
+
+def test_activation_and_model_attribute():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.ternary = lowbit.ttq_weight_quantizer(0.5)
+            self.dense = keras.layers.Dense(2, activation=lowbit.ttq_weight_quantizer(0.1))
+
+        def call(self, x):
+            return self.dense(self.ternary(x))
+
+    model = Model()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.fit(X - 0.5, Y - 0.5, verbose=0)
+    assert [w.name for w in model.trainable_weights].count("positive") == 2
+    assert all(float(w) != 1 for w in model.trainable_weights if w.name in SCALES)
+
+
+def test_own_train_step():
+    """That calls the quantizer while no layer is called."""
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.ternary = lowbit.ttq_weight_quantizer(initial="mean")
+            self.kernel = self.add_weight(shape=(6, 2))
+            self.built = True
+
+        def train_step(self, data):
+            x, y = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((x @ self.ternary(self.kernel) - y) ** 2)
+            gradients = tape.gradient(loss, self.trainable_weights)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            return {"error": loss}
+
+    model = Model()
+    model.compile(keras.optimizers.SGD(0.1))
+    losses = model.fit(X, Y, epochs=2, verbose=0).history["error"]
+    assert losses[1] < losses[0]
+    assert len(model.trainable_weights) == 3
+    assert float(model.ternary.positive) != float(model.ternary.negative)
+
+
+def test_refused():
+    class Plain:
+        ternary = lowbit.ttq_weight_quantizer()
+
+    class InAnObject(Holder):
+        def hold(self):
+            self.block = Plain()
+
+        def quantizer(self):
+            return self.block.ternary
+
+    class InTheCall(Holder):
+        def quantizer(self):
+            return lowbit.ttq_weight_quantizer()
+
+    class Computed(Mean):
+        def call(self, x):
+            return x @ self.ternary(self.kernel * 2)
+
+    message = "trained scales must be an attribute of the Keras layer that calls it"
+    for cls in (InAnObject, InTheCall):
+        with pytest.raises(ValueError, match=message):
+            network(cls)
+    ternary = lowbit.ttq_weight_quantizer()
+    with pytest.raises(ValueError, match=message):
+        keras.layers.Lambda(lambda x: ternary(x))(X)
+    with pytest.raises(ValueError, match='initial="mean" needs the first weights themselves'):
+        network(Computed)
+
+
+def test_a_module_within_a_layer_trains_its_own():
+    class Module(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = tf.Variable(tf.ones([6, 2]))
+            self.ternary = lowbit.ttq_weight_quantizer()
+
+    class Layer(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.module = Module()
+
+        def call(self, x):
+            return x @ self.module.ternary(self.module.kernel)
+
+    layer = Layer()
+    layer(X)
+    assert len(layer.module.trainable_variables) == 3
+    assert isinstance(layer.module.ternary.positive, tf.Variable)
+
+
+def test_copies(holder):
+    model, layer = network(holder)
+    model(X)
+    set_scales(layer, 7.0, 8.0)
+    quantizer = layer.quantizer()
+    for again in (copy.deepcopy(quantizer), pickle.loads(pickle.dumps(quantizer))):
+        assert type(again) is type(quantizer)
+        assert repr(again) == repr(quantizer)
+        assert [float(again.positive), float(again.negative)] == [7.0, 8.0]
+        again.positive.assign(1.0)
+        assert scales(layer) == [7.0, 8.0]
+    again = copy.deepcopy(model)
+    assert scales(again.layers[0]) == [7.0, 8.0]
+    set_scales(again.layers[0], 1.0, 2.0)
+    assert scales(layer) == [7.0, 8.0]
+    fit(again)
+    assert scales(again.layers[0]) != [1.0, 2.0]
+
+
+def test_summary():
+    model, _ = network(Mean)
+    assert lowbit.summary(model).total.parameters == 14
