@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Keras layers: what they compute, their weights, arguments, dtypes and configurations."""
 
+import inspect
 import subprocess
 import sys
 import threading
+import warnings
 
 import keras
 import numpy as np
@@ -137,6 +139,26 @@ def test_inputs_are_quantized():
     y = ours(x)
     quantized = reference.linear(x, 2, 2.0)
     np.testing.assert_allclose(y, quantized @ ours.kernel.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "bool"])
+def test_integer_inputs(kind, dtype):
+    """As in Keras, whose layers compute with them as floats, and trained so."""
+    _, cls, arguments, shape, _ = kind
+    x = (np.arange(2 * np.prod(shape)).reshape(2, *shape) % 5).astype(dtype)
+    layer = cls(*arguments, input_quantizer="linear")
+    y = layer(x)
+    np.testing.assert_array_equal(y, layer(x.astype("float32")))
+    quantize = layers.Quantize()
+    np.testing.assert_array_equal(quantize(x), quantize(x.astype("float32")))
+    if dtype != "uint8":
+        return
+    model = keras.Sequential([keras.Input(shape, dtype=dtype), quantize, layer])
+    assert model.outputs[0].dtype == "float32"
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros(y.shape), verbose=0)
+    half = cls(*arguments, input_quantizer="linear", dtype="mixed_float16")
+    assert half(x).dtype == tf.half
 
 
 def test_without_quantizers_it_is_the_keras_layer(kind):
@@ -469,6 +491,126 @@ def test_bad_identifiers(identifier, error, message):
 def test_refused_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# --- Keras's own quantization ---------------------------------------------------------------------
+
+POLICIES = [
+    "int8_from_float32",
+    "float8_from_float32",
+    "int4_from_float32",
+    "int4/-1_from_float32",
+    "gptq/4/128_from_float32",
+    "awq/4/128_from_float32",
+]
+
+
+def known_policy(name):
+    """The policy, if this Keras has it."""
+    try:
+        return keras.dtype_policies.get(name)
+    except ValueError:
+        pytest.skip(f"Keras {keras.__version__} has no {name}")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policies_that_quantize_are_refused(kind, policy, name):
+    """As an argument, by name or not, set later, for all layers, and in a map of paths."""
+    _, cls, arguments, shape, _ = kind
+    found = known_policy(name)
+    ours = quantized_by("twn", cls)
+    built = cls(*arguments, **ours)
+    built.build((None, *shape))
+    message = "dtype must be a policy without quantization in Quant.*, got " + name
+    for dtype in (name, found):
+        with pytest.raises(ValueError, match=message):
+            cls(*arguments, **ours, dtype=dtype)
+        with pytest.raises(ValueError, match=message):
+            layers.Quantize(dtype=dtype)
+        for layer in (built, cls(*arguments, **ours)):
+            with pytest.raises(ValueError, match=message):
+                layer.dtype_policy = dtype
+            assert layer.dtype_policy.name == "float32"
+    paths = keras.dtype_policies.DTypePolicyMap()
+    paths["mapped"] = found
+    with pytest.raises(ValueError, match=message):
+        cls(*arguments, **ours, dtype=paths, name="mapped").build((None, *shape))
+    policy(name)
+    with pytest.raises(ValueError, match=message):
+        cls(*arguments, **ours)
+    policy("float32")
+    layer = cls(*arguments, **ours)
+    layer.dtype_policy = "mixed_bfloat16"
+    assert layer.dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("quantizer", ["twn", "ttq"])
+def test_quantization_of_keras_leaves_the_layer_as_it_is(kind, mode, quantizer):
+    _, cls, arguments, shape, _ = kind
+    ours = cls(*arguments, **quantized_by(quantizer, cls))
+    theirs = keras.layers.Dense(4)
+    model = keras.Sequential([keras.Input(shape), ours, keras.layers.Flatten(), theirs])
+    before = [np.array(kernel) for kernel in ours.quantized().values()]
+    spellings = [{"mode": mode}, {"mode": mode, "type_check": False}]
+    config = f"{mode.capitalize()}QuantizationConfig"
+    if hasattr(keras.quantizers, config):
+        spellings.append({"config": getattr(keras.quantizers, config)()})
+    elif mode == "int4":
+        pytest.skip(f"Keras {keras.__version__} has no int4")
+    for spelling in spellings:
+        with pytest.raises(NotImplementedError, match="cannot be quantized by Keras"):
+            ours.quantize(**spelling)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.quantize(mode)
+    assert theirs.quantization_mode == mode
+    if quantizer == "twn":  # Keras asks no layer that has layers within
+        assert any("cannot be quantized by Keras" in str(w.message) for w in caught)
+    assert ours.dtype_policy.name == "float32"
+    for kernel, old in zip(ours.quantized().values(), before, strict=True):
+        np.testing.assert_array_equal(kernel, old)
+    model(random(2, *shape))
+
+
+@pytest.mark.parametrize("mode", ["gptq", "awq"])
+def test_calibrated_quantization_of_keras_leaves_the_layer_as_it_is(mode):
+    """Keras puts its kernels there without asking the layer."""
+    make_config = getattr(keras.quantizers, f"{mode.upper()}Config", None)
+    parameters = inspect.signature(make_config).parameters if make_config else ()
+    if "quantization_layer_structure" not in parameters:
+        pytest.skip(f"Keras {keras.__version__} has no {mode} of a structure")
+    embedding = keras.layers.Embedding(20, 8)
+    ours = layers.QuantDense(8, kernel_quantizer="twn")
+    block = keras.Sequential([ours, keras.layers.Dense(8)])
+    inputs = keras.Input([6], dtype="int32")
+    model = keras.Model(inputs, block(embedding(inputs)))
+    before = ours.quantized()["kernel"].numpy()
+    batch = np.arange(6).reshape(1, 6)
+    config = make_config(
+        dataset=[batch],
+        tokenizer=lambda x: x,
+        num_samples=1,
+        sequence_length=6,
+        quantization_layer_structure={
+            "pre_block_layers": [embedding],
+            "sequential_blocks": [block],
+        },
+    )
+    with (
+        pytest.raises(NotImplementedError, match="or name by filters what to quantize"),
+        pytest.warns(UserWarning, match="cannot be quantized by Keras"),
+    ):
+        model.quantize(mode, config=config)
+    np.testing.assert_array_equal(ours.quantized()["kernel"], before)
+    model(batch)
+
+
+def test_quantization_config_is_refused():
+    if not hasattr(keras.quantizers, "Int8QuantizationConfig"):
+        pytest.skip(f"Keras {keras.__version__} has no such argument")
+    with pytest.raises(ValueError, match="quantization_config must be None in QuantDense"):
+        layers.QuantDense(3, quantization_config=keras.quantizers.Int8QuantizationConfig())
 
 
 # --- which Keras ----------------------------------------------------------------------------------

@@ -9,7 +9,12 @@ import keras
 
 from lowbit import _identifiers
 from lowbit._keras import PACKAGE
-from lowbit.layers._quantizers import activation_quantizer, supports_jit
+from lowbit.layers._quantizers import (
+    activation_quantizer,
+    quantized,
+    refuse_quantized_policy,
+    supports_jit,
+)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -22,11 +27,13 @@ class Quantize(keras.layers.Layer):
 
     Raises:
         TypeError: The quantizer has another dtype than the layer computes in.
-        ValueError: The quantizer is unknown, None, or has trained scales.
+        ValueError: The quantizer is unknown, None, or has trained scales, or the policy is one of
+            Keras's own quantization.
     """
 
     def __init__(self, quantizer: Any = "linear", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        refuse_quantized_policy(self, self.dtype_policy)
         found = activation_quantizer("quantizer", quantizer, self.compute_dtype)
         if found is None:
             raise ValueError("quantizer must not be None: leave the layer out")
@@ -37,7 +44,7 @@ class Quantize(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The quantized inputs."""
-        return self.quantizer(inputs)
+        return quantized(self.quantizer, inputs, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """That of the inputs."""

@@ -19,15 +19,22 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.utils.tracking import DotNotTrackScope
 
 from lowbit import _identifiers
-from lowbit.layers._quantizers import activation_quantizer, quantizer, supports_jit
+from lowbit.layers._quantizers import (
+    activation_quantizer,
+    quantized,
+    quantizer,
+    refuse_quantized_policy,
+    supports_jit,
+)
 
 # What the kernels of a layer read as, in this thread, while the layer is called.
 _substitutes: ContextVar[Mapping[tuple[int, str], tf.Tensor]] = ContextVar(
     "substitutes", default=types.MappingProxyType({})
 )
-_NO_LORA = "it would be quantized away; use the Keras layer"
+_REFUSED = "the layer has quantizers of its own; use the Keras layer"
 
 
 class QuantizedKernel:
@@ -125,8 +132,7 @@ class Quantized(keras.layers.Layer):
             found = quantizer(
                 kernel.argument, identifiers[kernel.argument], self.variable_dtype, kernel.axis
             )
-            # Past Keras, which would save the scales of a quantizer in two places.
-            self.__dict__[kernel.argument] = found
+            self._set_quantizer(kernel.argument, found)
         self.input_quantizer = activation_quantizer(
             "input_quantizer", input_quantizer, self.compute_dtype
         )
@@ -139,14 +145,25 @@ class Quantized(keras.layers.Layer):
             self.supports_jit = False
         self._refuse_other_quantization()
 
+    def _set_quantizer(self, argument: str, found: Any) -> None:
+        if getattr(found, "scale_names", ()):
+            with DotNotTrackScope():  # or Keras would save the scales in two places
+                setattr(self, argument, found)
+                self._track_trackable(found, argument)  # for TensorFlow's checkpoints
+        else:
+            setattr(self, argument, found)
+
     def _refuse_other_quantization(self) -> None:
-        if getattr(self, "lora_rank", None):
-            raise ValueError(f"lora_rank must be None in {type(self).__name__}: {_NO_LORA}")
-        if "_from_" in self.dtype_policy.name:  # such as int8_from_float32
-            raise ValueError(
-                f"dtype must be a policy without quantization in {type(self).__name__}, "
-                f"got {self.dtype_policy.name}"
-            )
+        for argument in ("lora_rank", "quantization_config"):
+            if getattr(self, argument, None):
+                raise ValueError(f"{argument} must be None in {type(self).__name__}: {_REFUSED}")
+        refuse_quantized_policy(self, self.dtype_policy)
+
+    @keras.layers.Layer.dtype_policy.setter
+    def dtype_policy(self, policy: Any) -> None:
+        """The dtype policy, one without Keras's own quantization."""
+        refuse_quantized_policy(self, keras.dtype_policies.get(policy))
+        keras.layers.Layer.dtype_policy.fset(self, policy)
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """Not possible.
@@ -154,7 +171,32 @@ class Quantized(keras.layers.Layer):
         Raises:
             ValueError: Always.
         """
-        raise ValueError(f"{type(self).__name__} cannot enable LoRA: {_NO_LORA}")
+        raise ValueError(f"{type(self).__name__} cannot enable LoRA: {_REFUSED}")
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Not possible: Keras's own quantization would put its kernel in the place of this one's.
+
+        Raises:
+            NotImplementedError: Always; `keras.Model.quantize` then warns, and leaves the layer as
+                it is.
+        """
+        raise self._not_for_keras()
+
+    @property
+    def quantized_kernel(self) -> Any:
+        """Not here: where Keras's GPTQ and AWQ, which ask no layer, would put theirs."""
+        raise self._not_for_keras()
+
+    def __delattr__(self, name: str) -> None:
+        if name.lstrip("_") in [kernel.name for kernel in self.quantized_kernels]:
+            raise self._not_for_keras()
+        super().__delattr__(name)
+
+    def _not_for_keras(self) -> NotImplementedError:
+        return NotImplementedError(
+            f"{type(self).__name__} {self.name} cannot be quantized by Keras: {_REFUSED}, or name "
+            "by filters what to quantize"
+        )
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         """As in Keras, but a kernel that is quantized is not cast where it is read."""
@@ -165,6 +207,7 @@ class Quantized(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes the weights of the Keras layer, and the trained scales of its quantizers."""
+        refuse_quantized_policy(self, self.dtype_policy)  # a map of policies knows it by now
         super().build(input_shape)
         for kernel in self.quantized_kernels:
             found = getattr(self, kernel.argument)
@@ -201,7 +244,7 @@ class Quantized(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """The Keras layer's output of the quantized inputs with the quantized kernels."""
         if self.input_quantizer is not None:
-            inputs = self.input_quantizer(inputs)
+            inputs = quantized(self.input_quantizer, inputs, self.compute_dtype)
         kernels = {
             (id(self), name): keras.ops.cast(kernel, self.compute_dtype)
             for name, kernel in self.quantized().items()

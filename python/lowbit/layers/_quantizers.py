@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from lowbit import _identifiers, _loader
 from lowbit.quantizers import Quantizer
 
@@ -53,6 +55,19 @@ def activation_quantizer(argument: str, identifier: Any, dtype: str) -> Callable
     return found
 
 
+def quantized(quantizer: Callable[[Any], Any], inputs: Any, dtype: str) -> Any:
+    """The quantized inputs of a layer that computes in `dtype`.
+
+    Keras hands a layer floats of that dtype, but integers as they are.
+    """
+    given = getattr(inputs, "dtype", None)
+    if isinstance(quantizer, Quantizer) and (
+        given is not None and (given.is_integer or given.is_bool)
+    ):
+        inputs = keras.ops.cast(inputs, dtype)
+    return quantizer(inputs)
+
+
 def supports_jit(quantizer: Any) -> bool:
     """Whether XLA can compile it, a callable of the user's as far as its ops of lowbit go.
 
@@ -62,3 +77,21 @@ def supports_jit(quantizer: Any) -> bool:
     if quantizer is None or _loader.xla_problem() is None:
         return True
     return bool(getattr(quantizer, "supports_jit", False))
+
+
+def refuse_quantized_policy(layer: Any, policy: Any) -> None:
+    """Refuses a policy of Keras's own quantization, such as int8_from_float32.
+
+    Raises:
+        ValueError: The policy quantizes, or is a map that does so at the path of the layer.
+    """
+    found = policy
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        if not layer.path:
+            return  # until it is built, and has one
+        found = policy[layer.path]
+    if getattr(found, "quantization_mode", None) is not None or "_from_" in found.name:
+        raise ValueError(
+            f"dtype must be a policy without quantization in {type(layer).__name__}, "
+            f"got {found.name}"
+        )
