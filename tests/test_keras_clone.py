@@ -50,15 +50,19 @@ def built():
     return model
 
 
+def same(w):
+    return w
+
+
 MODELS = {"input": lambda: sequential(keras.Input(X.shape[1:])), "called": built, "f": functional}
 INNER = ["depthwise", "separable", "transposed"]
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_without_quantizers_it_computes_the_same(make):
+def test_with_a_quantizer_that_changes_nothing_it_computes_the_same(make):
     model = make()
     model.layers[2].trainable = False
-    clone = lowbit.keras_clone(model)
+    clone = lowbit.keras_clone(model, same)
     assert len(quantized(clone)) == (2 if make is functional else 3)
     np.testing.assert_allclose(clone(X), model(X), rtol=1e-5, atol=1e-6)
     assert [w.name for w in clone.weights] == [w.name for w in model.weights]
@@ -126,7 +130,8 @@ def test_what_preprocessing_layers_have_learned():
     ):
         hidden = keras.ops.cast(first(inputs), "float32")
         model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-        np.testing.assert_array_equal(lowbit.keras_clone(model)(batch), model(batch))
+        clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+        np.testing.assert_array_equal(clone(batch), model(batch))
 
 
 def test_refused_models():
@@ -151,3 +156,31 @@ def test_refused_models():
     lora = keras.Sequential([keras.Input([3]), keras.layers.Dense(3, lora_rank=2)])
     with pytest.raises(ValueError, match="lora_rank must be None in QuantDense"):
         lowbit.keras_clone(lora, "twn", skip_first=False, skip_last=False)
+
+
+def dense(count):
+    """A model of so many dense layers, in a model within it."""
+    dense = [keras.layers.Dense(3, name=f"dense{i}") for i in range(count)]
+    inner = keras.Sequential([keras.layers.ReLU(), *dense])
+    return keras.Sequential([keras.Input([3]), inner], name="small")
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments", "message"),
+    [
+        (2, {}, "got small with dense0, dense1, which skip_first=True and skip_last=True leave"),
+        (1, {"skip_first": False}, "got small with dense0, which skip_first=False and skip_last=T"),
+        (0, {}, "must have a layer to quantize .Dense, Conv1D, .*, got small with none"),
+    ],
+)
+def test_nothing_to_quantize(count, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lowbit.keras_clone(dense(count), "twn", **arguments)
+
+
+def test_no_quantizer():
+    with pytest.raises(ValueError, match="kernel_quantizer or input_quantizer must be given"):
+        lowbit.keras_clone(dense(3))
+    assert quantized(lowbit.keras_clone(dense(3), input_quantizer="linear")) == ["dense1"]
+    clone = lowbit.keras_clone(dense(1), "twn", skip_first=False, skip_last=False)
+    assert quantized(clone) == ["dense0"]

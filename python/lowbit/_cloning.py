@@ -50,19 +50,40 @@ def keras_clone(
         TypeError: `model` is no Keras model, or a quantizer is none.
         ValueError: `model`, or one within it, is a subclassed one, which only its own code can
             build, or has a `call`, step or loss of its own, or holds a layer that cannot be
-            quantized, such as one with LoRA.
+            quantized, such as one with LoRA. Or there would be nothing to quantize: no quantizer is
+            given, or no layer is left for it.
     """
+    if kernel_quantizer is None and input_quantizer is None:
+        raise ValueError(
+            "kernel_quantizer or input_quantizer must be given, got None for both: "
+            "keras.models.clone_model copies a model as it is"
+        )
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
     _check(model)
     candidates = [layer for layer in _leaves(model) if type(layer) in OF_KERAS]
     chosen = candidates[int(skip_first) : len(candidates) - int(skip_last)]
+    if not chosen:
+        raise ValueError(_nothing(model, candidates, skip_first, skip_last))
     clones = _Clones({id(layer) for layer in chosen}, kernel_quantizer, input_quantizer)
     clone = clones.of(model)
     if model.built and not clone.built:
         clone.build(model.input_shape)
     clones.copy_weights()
     return clone
+
+
+def _nothing(model: keras.Model, candidates: list[Any], first: bool, last: bool) -> str:
+    """Why there is no layer to quantize."""
+    kinds = ", ".join(cls.__name__ for cls in OF_KERAS)
+    required = f"model must have a layer to quantize ({kinds}), got {model.name}"
+    if not candidates:
+        return f"{required} with none"
+    names = ", ".join(layer.name for layer in candidates)
+    return (
+        f"{required} with {names}, which skip_first={first} and skip_last={last} leave out: "
+        "pass skip_first=False or skip_last=False"
+    )
 
 
 class _Clones:
