@@ -184,3 +184,86 @@ def test_no_quantizer():
     assert quantized(lowbit.keras_clone(dense(3), input_quantizer="linear")) == ["dense1"]
     clone = lowbit.keras_clone(dense(1), "twn", skip_first=False, skip_last=False)
     assert quantized(clone) == ["dense0"]
+
+
+# --- weights of a float model ---------------------------------------------------------------------
+
+
+class Float(keras.Model):
+    """Subclassed; layers is where its layers come from."""
+
+    def __init__(self, layers, **arguments):
+        super().__init__()
+        self.first = layers[0](4, 3, **arguments)
+        self.last = layers[1](3, **arguments)
+
+    def call(self, x):
+        return self.last(keras.layers.Flatten()(self.first(x)))
+
+
+def subclassed(quantizer=None):
+    if quantizer is None:
+        model = Float([keras.layers.Conv2D, keras.layers.Dense])
+    else:
+        model = Float([layers.QuantConv2D, layers.QuantDense], kernel_quantizer=quantizer)
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("quantizer", ["twn", "ttq"])
+@pytest.mark.parametrize("name", [*MODELS, "subclassed"])
+def test_weights_of_a_float_model(name, quantizer, tmp_path):
+    keras.utils.set_random_seed(0)
+    if name == "subclassed":
+        model, twin = subclassed(), subclassed(quantizer)
+    else:
+        model = MODELS[name]()
+        twin = lowbit.keras_clone(MODELS[name](), quantizer)
+        expected = lowbit.keras_clone(model, quantizer)
+    path = tmp_path / "float.weights.h5"
+    model.save_weights(path)
+    lowbit.load_float_weights(twin, path)
+    if name == "subclassed":
+        for layer in ("first", "last"):
+            np.testing.assert_array_equal(getattr(twin, layer).kernel, getattr(model, layer).kernel)
+            if quantizer == "ttq":
+                mean = np.abs(getattr(model, layer).kernel).mean()
+                positive = getattr(twin, layer).kernel_quantizer.positive
+                np.testing.assert_allclose(positive, mean, rtol=1e-6)
+        return
+    for actual, wanted in zip(twin.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+    np.testing.assert_array_equal(twin(X), expected(X))
+
+
+def test_weights_of_a_float_model_from_a_keras_file_and_with_what_it_learned(tmp_path):
+    normalization = keras.layers.Normalization()
+    normalization.adapt(5 + 3 * X)
+    convolution = keras.layers.Conv2D(2, 3)
+    model = keras.Sequential([keras.Input(X.shape[1:]), normalization, convolution])
+    model.save(tmp_path / "float.keras")
+    ours = layers.QuantConv2D(2, 3, input_quantizer="linear")
+    twin = keras.Sequential([keras.Input(X.shape[1:]), keras.layers.Normalization(), ours])
+    lowbit.load_float_weights(twin, tmp_path / "float.keras")
+    np.testing.assert_array_equal(twin.layers[0](X), normalization(X))
+    np.testing.assert_array_equal(ours.kernel, convolution.kernel)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "subclassed"])
+def test_load_weights_names_what_loads_them(name, tmp_path):
+    model = subclassed() if name == "subclassed" else MODELS[name]()
+    twin = subclassed("ttq") if name == "subclassed" else lowbit.keras_clone(model, "twn")
+    model.save_weights(tmp_path / "float.weights.h5")
+    with pytest.raises(ValueError, match=r"loaded by lowbit.load_float_weights\(model, filepath\)"):
+        twin.load_weights(tmp_path / "float.weights.h5")
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    model = lowbit.keras_clone(MODELS["input"](), "twn")
+    model.save_weights(tmp_path / "quantized.weights.h5")
+    with pytest.raises(ValueError, match="could not be loaded"):
+        lowbit.load_float_weights(model, tmp_path / "quantized.weights.h5")
+    with pytest.raises(TypeError, match="model must be a Keras model, got Dense"):
+        lowbit.load_float_weights(keras.layers.Dense(3), "float.weights.h5")
+    with pytest.raises(ValueError, match="model must be built, got sequential"):
+        lowbit.load_float_weights(sequential(), "float.weights.h5")

@@ -52,6 +52,7 @@ if _typing.TYPE_CHECKING:
     from lowbit import callbacks as callbacks
     from lowbit import layers as layers
     from lowbit._cloning import keras_clone as keras_clone
+    from lowbit._cloning import load_float_weights as load_float_weights
     from lowbit._plot import plot as plot
     from lowbit.model_summary.report import summary as summary
 
@@ -60,6 +61,7 @@ _LAZY = {
     "callbacks": ("callbacks", ""),
     "keras_clone": ("_cloning", "keras_clone"),
     "layers": ("layers", ""),
+    "load_float_weights": ("_cloning", "load_float_weights"),
     "plot": ("_plot", "plot"),
     "summary": ("model_summary.report", "summary"),
 }
@@ -89,6 +91,7 @@ __all__ = [
     "layers",
     "library_path",
     "linear_mid_tread_half_quantizer",
+    "load_float_weights",
     "ops",
     "plot",
     "quantizers",

@@ -16,8 +16,10 @@ import keras  # noqa: E402
 
 from lowbit._models import is_graph  # noqa: E402
 from lowbit.layers import Quantized  # noqa: E402
+from lowbit.layers._kernels import scales_start_anew  # noqa: E402
 from lowbit.layers._layers import OF_KERAS  # noqa: E402
 
+_FLOATS = {quantized: stock for stock, quantized in OF_KERAS.items()}
 _COMPUTES = ("call", "train_step", "test_step", "predict_step", "compute_loss")
 
 
@@ -73,6 +75,40 @@ def keras_clone(
     return clone
 
 
+def load_float_weights(model: keras.Model, filepath: Any) -> None:
+    """Loads the weights of a float model into one that has quantized layers in their places.
+
+    Keras names the weights in its files after the classes of the layers, so `model.load_weights`
+    does not find those of a `Conv2D` for a `QuantConv2D`. TTQ's scales, of which the file has none,
+    start from the weights that were loaded.
+
+    Args:
+        model: Built; Sequential, functional or subclassed.
+        filepath: What `save_weights` or `save` of the float model wrote.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: `model` is not built, or the file does not fit.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
+    if not model.built:
+        raise ValueError(f"model must be built, got {model.name}: call it once, or model.build()")
+    with scales_start_anew():
+        if is_graph(model):
+            twin = _FloatTwin()
+            floats = twin.of(model)
+            if not floats.built:
+                floats.build(model.input_shape)
+            floats.load_weights(filepath)
+            twin.give_back()
+        else:  # which has its layers in the file by the names of its attributes
+            model.load_weights(filepath)
+    for layer in model._flatten_layers():
+        if isinstance(layer, Quantized):
+            layer.reset_scales()
+
+
 def _nothing(model: keras.Model, candidates: list[Any], first: bool, last: bool) -> str:
     """Why there is no layer to quantize."""
     kinds = ", ".join(cls.__name__ for cls in OF_KERAS)
@@ -86,24 +122,42 @@ def _nothing(model: keras.Model, candidates: list[Any], first: bool, last: bool)
     )
 
 
-class _Clones:
-    """The layers cloned so far, so that one that is called twice is cloned once."""
+class _Copies:
+    """The layers copied so far, so that one that is called twice is copied once."""
 
-    def __init__(self, chosen: set[int], kernel_quantizer: Any, input_quantizer: Any) -> None:
-        self._chosen = chosen
-        self._kernel_quantizer = kernel_quantizer
-        self._input_quantizer = input_quantizer
+    def __init__(self) -> None:
         self._pairs: dict[int, tuple[Any, Any]] = {}
 
     def of(self, layer: Any) -> Any:
-        """The clone of a layer or model."""
+        """The copy of a layer or model."""
         if id(layer) not in self._pairs:
-            self._pairs[id(layer)] = (layer, self._make(layer))
+            if is_graph(layer):
+                copy = keras.models.clone_model(layer, clone_function=self.of)
+            else:
+                copy = self._make(layer)
+            self._pairs[id(layer)] = (layer, copy)
         return self._pairs[id(layer)][1]
 
     def _make(self, layer: Any) -> Any:
-        if is_graph(layer):
-            return keras.models.clone_model(layer, clone_function=self.of)
+        raise NotImplementedError
+
+    def _leaves(self) -> Iterator[tuple[Any, Any]]:
+        """What has weights of its own: a model's layers have their own turn, an op has none."""
+        for layer, copy in self._pairs.values():
+            if isinstance(layer, keras.layers.Layer) and not is_graph(layer):
+                yield layer, copy
+
+
+class _Clones(_Copies):
+    """Quantized layers of some float ones."""
+
+    def __init__(self, chosen: set[int], kernel_quantizer: Any, input_quantizer: Any) -> None:
+        super().__init__()
+        self._chosen = chosen
+        self._kernel_quantizer = kernel_quantizer
+        self._input_quantizer = input_quantizer
+
+    def _make(self, layer: Any) -> Any:
         config = layer.get_config()
         if id(layer) not in self._chosen:
             return type(layer).from_config(config)
@@ -113,15 +167,37 @@ class _Clones:
 
     def copy_weights(self) -> None:
         """Gives all clones the weights of their originals, and lets trained scales start there."""
-        for layer, clone in self._pairs.values():
-            if is_graph(layer) or not isinstance(layer, keras.layers.Layer):
-                continue  # its layers have their own turn; a bare op of Keras has no weights
+        for layer, clone in self._leaves():
             # The scales, which the original has not, come last.
             for old, new in zip(layer.weights, clone.weights, strict=False):
                 new.assign(old)
             _copy_state(layer, clone)
             if isinstance(clone, Quantized) and id(layer) in self._chosen:
                 clone.reset_scales()
+
+
+class _FloatTwin(_Copies):
+    """Float layers of all quantized ones."""
+
+    def _make(self, layer: Any) -> Any:
+        config = layer.get_config()
+        cls = _FLOATS.get(type(layer))
+        if cls is None:
+            return type(layer).from_config(config)
+        own = [k.argument for k in layer.quantized_kernels] + [
+            "input_quantizer",
+            "scale_constraint",
+        ]
+        return cls(**{name: value for name, value in config.items() if name not in own})
+
+    def give_back(self) -> None:
+        """Gives the originals the weights of the copies."""
+        for layer, copy in self._leaves():
+            # The scales, which the copy has not, come last.
+            for new, old in zip(layer.weights, copy.weights, strict=False):
+                new.assign(old)
+            if isinstance(layer, keras.layers.Normalization) and layer.built:
+                layer.finalize_state()
 
 
 def _copy_state(layer: Any, clone: Any) -> None:

@@ -12,8 +12,9 @@ the gradients of TTQ's scales, sums over the whole kernel, would overflow in it.
 
 from __future__ import annotations
 
+import contextlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -34,7 +35,26 @@ from lowbit.layers._quantizers import (
 _substitutes: ContextVar[Mapping[tuple[int, str], tf.Tensor]] = ContextVar(
     "substitutes", default=types.MappingProxyType({})
 )
+_starts_anew: ContextVar[bool] = ContextVar("starts_anew", default=False)
 _REFUSED = "the layer has quantizers of its own; use the Keras layer"
+
+
+@contextlib.contextmanager
+def scales_start_anew() -> Iterator[None]:
+    """Trained scales that a file has not are let be while it is loaded."""
+    token = _starts_anew.set(True)
+    try:
+        yield
+    finally:
+        _starts_anew.reset(token)
+
+
+def _refuse_float_file(layer: keras.layers.Layer, store: Any) -> None:
+    if layer.weights and not store.keys():
+        raise ValueError(
+            f"the file has no weights for {layer.name}; that of a float model is loaded by "
+            "lowbit.load_float_weights(model, filepath)"
+        )
 
 
 class QuantizedKernel:
@@ -97,6 +117,12 @@ class Scales(keras.layers.Layer):
             )
             setattr(quantizer, name, scale)
         self.built = True
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads them, or leaves them to `lowbit.load_float_weights`."""
+        if not (_starts_anew.get() and not store.keys()):
+            _refuse_float_file(self, store)
+            super().load_own_variables(store)
 
     def reset(self) -> None:
         """Sets them to where the kernel, as it is now, lets them start."""
@@ -221,6 +247,11 @@ class Quantized(keras.layers.Layer):
                     trainable=self.trainable,
                 )
                 setattr(self, scales.name, scales)
+
+    def load_own_variables(self, store: Any) -> None:
+        """As in Keras, but names what loads the weights of a float model."""
+        _refuse_float_file(self, store)
+        super().load_own_variables(store)
 
     def quantized(self) -> dict[str, tf.Tensor]:
         """The quantized kernels by the names of their attributes, in the variable dtype.

@@ -135,14 +135,20 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
                 setattr(self, name, scale)
         self.built = True
 
+    def _is_lent_scales(self) -> bool:
+        """Whether another layer, such as QuantDense has one, made them and looks after them."""
+        return isinstance(self.positive, keras.Variable) and not self.built
+
     def save_own_variables(self, store: Any) -> None:
-        if self.positive is not None:
+        if self.positive is not None and not self._is_lent_scales():
             for i, name in enumerate(self.scale_names):
                 store[str(i)] = getattr(self, name)
 
     def load_own_variables(self, store: Any) -> None:
-        if self.positive is None and not store.keys():
+        if self._is_lent_scales() or (self.positive is None and not store.keys()):
             return
+        if not store.keys():
+            raise ValueError(f"the file has no scales for {self.name}")
         values = {name: np.array(store[str(i)]) for i, name in enumerate(self.scale_names)}
         if self.positive is None:  # a layer that was built and not called
             self._add_scales({k: lambda *_, v=v, **__: v for k, v in values.items()})
