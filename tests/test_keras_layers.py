@@ -2,6 +2,7 @@
 """The Keras layers: what they compute, their weights, arguments, dtypes and configurations."""
 
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -648,3 +649,47 @@ def test_old_keras_is_refused(monkeypatch, version):
     assert not _keras.is_loaded()
     with pytest.raises(ImportError, match=f"need Keras 3.3 or newer, got {version}: pip install"):
         _keras.require()
+
+
+LEGACY = """
+import sys
+sys.path.insert(0, "python")
+import lowbit
+earlier = lowbit.ttq_weight_quantizer(initial="mean")
+print("keras" in sys.modules, "lowbit.layers" in sys.modules)
+import keras
+import numpy as np
+print(keras.saving.load_model(sys.argv[1]).layers[0].kernel_quantizer)
+
+
+class Layer(keras.layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 2))
+        self.ternary = earlier
+
+    def call(self, x):
+        return x @ self.ternary(self.kernel)
+
+
+model = keras.Sequential([keras.Input([4]), Layer()])
+model.compile("sgd", "mse")
+model.fit(np.ones([4, 4]), np.ones([4, 2]), verbose=0)
+print(len(model.trainable_weights), type(earlier) is lowbit.quantizers.TTQWeightQuantizer)
+"""
+
+
+def test_keras_that_is_imported_after_lowbit(tmp_path):
+    """As in a program of Keras 2, which TensorFlow then takes for its own, that loads a model."""
+    model = keras.Sequential([keras.Input([4]), layers.QuantDense(2, kernel_quantizer="twn")])
+    model.save(tmp_path / "model.keras")
+    result = subprocess.run(
+        [sys.executable, "-c", LEGACY, str(tmp_path / "model.keras")],
+        env={**os.environ, "TF_USE_LEGACY_KERAS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.splitlines() == [
+        "False False",
+        repr(lowbit.get("twn")),
+        "3 True",
+    ], result.stderr

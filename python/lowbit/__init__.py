@@ -45,8 +45,7 @@ if not _starts_command_line():
         twn_weight_quantizer,
     )
 
-    if _keras.is_loaded():
-        from lowbit import layers
+    _keras.when_loaded("lowbit.layers")
 
 if _typing.TYPE_CHECKING:
     from lowbit import callbacks as callbacks

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which Keras lowbit's layers work with: version 3.3 or newer on TensorFlow.
 
-`import lowbit` never imports Keras itself; `import tensorflow` mostly has by then.
+`import lowbit` never imports Keras itself; `import tensorflow` mostly has by then. It has not where
+TF_USE_LEGACY_KERAS=1 makes Keras 2 TensorFlow's own: a program may import Keras 3 afterwards.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -32,6 +34,17 @@ def is_loaded() -> bool:
     """Whether a Keras that works with lowbit is imported already."""
     keras = sys.modules.get("keras")
     return keras is not None and problem(keras) is None
+
+
+def when_loaded(module: str) -> None:
+    """Imports a module that needs Keras as soon as a Keras that works with lowbit is imported."""
+    import wrapt  # comes with TensorFlow, without which some of lowbit's commands run
+
+    def notice(_: Any) -> None:
+        if is_loaded():
+            importlib.import_module(module)
+
+    wrapt.register_post_import_hook(notice, "keras")
 
 
 def require() -> None:

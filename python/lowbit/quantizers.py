@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -211,6 +211,8 @@ class TTQWeightQuantizer(Quantizer):
     bits = 2
     scale_names = ("positive", "negative")
     _input_name = "weights"
+    # Those that were made before Keras was imported, which makes layers of them (layers/_ttq.py).
+    _without_keras: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
     # A `tf.function` takes equal arguments for one: it would use the scales of the first it met.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -235,6 +237,7 @@ class TTQWeightQuantizer(Quantizer):
         # Weakly: a copy of the quantizer then belongs to this strategy, not to a copy of it.
         scoped = tf.distribute.has_strategy()
         self._strategy = weakref.ref(tf.distribute.get_strategy()) if scoped else None
+        self._without_keras.add(self)
 
     def scale_count(self, shape: Sequence[int]) -> int:
         """The two that are trained."""

@@ -56,6 +56,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         _Plain.__init__(
             self, threshold, dtype, negative_gradient=negative_gradient, initial=initial
         )
+        self._without_keras.discard(self)
         self._become_layer()
 
     def _become_layer(self) -> None:
@@ -182,3 +183,6 @@ def _is_known(tensor: Any) -> bool:
 TTQWeightQuantizer.__doc__ = _Plain.__doc__
 for _attribute in ("__module__", "__name__", "__qualname__"):
     setattr(TTQWeightQuantizer, _attribute, getattr(_Plain, _attribute))
+for _earlier in list(_Plain._without_keras):
+    _earlier.__class__ = TTQWeightQuantizer
+    _earlier._become_layer()
