@@ -172,6 +172,134 @@ def test_unknown_size_has_no_macs():
     summary = lowbit.summary(model)
     assert summary.layers[0].macs is None
     assert str(summary).splitlines()[2].endswith(" -")
+    assert summary.total.macs is None
+    assert str(summary).splitlines()[3].endswith(" + unknown")
+
+
+def macs(*parts, shape=(5, 3)):
+    """Of each layer of a model of these, and of all of them."""
+    summary = lowbit.summary(keras.Sequential([keras.Input(shape), *parts]))
+    return {layer.path: layer.macs for layer in summary.layers}, summary.total.macs
+
+
+FOUR_BITS = {"class_name": "linear", "config": {"bit": 4}}
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "state"),  # weights that meet an input and a state in each step
+    [
+        (keras.layers.LSTM(4), 3 * 16, 4 * 16),
+        (keras.layers.GRU(4), 3 * 12, 4 * 12),
+        (keras.layers.SimpleRNN(4), 3 * 4, 4 * 4),
+        (keras.layers.RNN(keras.layers.LSTMCell(4)), 3 * 16, 4 * 16),
+    ],
+)
+def test_recurrent_layers(layer, inputs, state):
+    found, total = macs(layers.Quantize(FOUR_BITS), layer)
+    assert list(found.values())[1:] == [{"32x4": 5 * inputs, "32x32": 5 * state}]
+    assert total == {"32x4": 5 * inputs, "32x32": 5 * state}
+    again = type(layer).from_config(layer.get_config())
+    assert macs(again, shape=(None, 3))[1] is None
+
+
+def test_recurrent_layers_within_others():
+    found, total = macs(keras.layers.Bidirectional(keras.layers.GRU(2), name="both"))
+    assert list(found.values()) == 2 * [{"32x32": 5 * (3 * 6 + 2 * 6)}]
+    assert total == {"32x32": 300}
+    cells = [keras.layers.GRUCell(2), keras.layers.GRUCell(4)]
+    assert macs(keras.layers.RNN(cells))[1] == {"32x32": 5 * (30 + 2 * 12 + 4 * 12)}
+    steps = keras.layers.TimeDistributed(keras.layers.GRU(2))
+    assert macs(steps, shape=(7, 5, 3))[1] == {"32x32": 7 * 150}
+
+
+class Cell(keras.layers.Layer):
+    """A recurrent cell of the user's own, with a layer that it calls twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.state_size = 3
+        self.dense = layers.QuantDense(3, kernel_quantizer="twn", name="dense")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x, states):
+        y = self.dense(self.dense(x))
+        return y, [y]
+
+
+class Own(keras.layers.Layer):
+    """A layer of the user's own with a kernel."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 2))
+
+    def call(self, x):
+        return x @ self.kernel
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 2)
+
+
+class OwnDense(keras.layers.Dense):
+    def call(self, x):
+        return super().call(super().call(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "path"),
+    [
+        (keras.layers.RNN(Cell(), name="rnn"), "rnn/cell/dense"),
+        (Own(name="own"), "own"),
+        (OwnDense(3, name="own"), "own"),
+        (keras.layers.TimeDistributed(Own(name="own"), name="steps"), "steps/own"),
+        (keras.layers.Bidirectional(keras.layers.ConvLSTM1D(2, 2, name="l"), name="b"), None),
+        (
+            keras.layers.SpectralNormalization(keras.layers.Dense(2, name="dense"), name="s"),
+            "s/dense",
+        ),
+    ],
+)
+def test_what_is_unknown_is_so_in_the_total(layer, path):
+    shape = (5, 3) if path else (5, 4, 3)
+    head = [keras.layers.Flatten(), keras.layers.Dense(1, name="head")]
+    summary = lowbit.summary(keras.Sequential([keras.Input(shape), layer, *head]))
+    found = {x.path: x.macs for x in summary.layers}
+    assert found.pop("head") == summary.known_macs != {}
+    assert set(found.values()) == {None}
+    assert summary.unknown == list(found)
+    assert path is None or path in found
+    assert summary.total.macs is None
+    *_, total, verdict = str(summary).splitlines()
+    assert total.endswith(" + unknown")
+    assert f"Unknown (-): those of {len(found)} of {len(found) + 1} layers" in verdict
+
+
+def test_layers_of_keras_that_hold_others():
+    inputs = keras.Input([5, 4])
+    attention = keras.layers.MultiHeadAttention(2, 3)(inputs, inputs)
+    summary = lowbit.summary(keras.Model(inputs, attention))
+    *projections, output = [x.macs for x in summary.layers]
+    assert projections == 3 * [{"32x32": 5 * 4 * 2 * 3}]
+    assert output is None  # which Keras builds for any number of steps
+    assert summary.total.macs is None
+
+
+def test_einsum():
+    dense = keras.layers.EinsumDense("abc,cd->abd", (None, 7), bias_axes="d")
+    assert macs(dense, shape=(5, 4))[1] == {"32x32": 5 * 4 * 7}
+    assert macs(keras.layers.EinsumDense("...x,xy->...y", 7), shape=(5, 4))[1] is None
+
+
+def test_weights_that_multiply_nothing():
+    found = macs(
+        keras.layers.Embedding(10, 4),
+        keras.layers.LayerNormalization(),
+        keras.layers.PReLU(),
+        shape=(5,),
+    )
+    assert list(found[0].values()) == [{}, {}, {}]
+    assert found[1] == {}
 
 
 def test_bits_that_are_a_variable():

@@ -16,7 +16,8 @@ operands. Layers of models within the model are listed under their path.
 
 Memory is what the packed weights would take: a kernel its bits a weight and
 its scales, everything else its float32 values. Multiply-accumulates are
-unknown (-) where the size of the input is.
+unknown (-) where the size of the input or the number of steps is, and for
+layers of a kind that is not known; then so is a part of the total.
 
 Exit status: 0, or 1 if the model cannot be read.
 """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -52,8 +53,9 @@ class Call(NamedTuple):
 def calls(model: Any) -> list[Call]:
     """All calls of layers in a model, in the order of the data.
 
-    Within a subclassed model or a layer the order and the number of calls are unknown: each layer
-    is listed once, with the shape it was built for, and as if no other layer quantized its inputs.
+    Within a subclassed model the order and the number of calls are unknown: each layer is listed
+    once, with the shape it was built for, and as if no other layer quantized its inputs. Within a
+    layer that is not Keras's it is unknown how often the others are called.
     """
     found: list[Call] = []
     _walk(model, "", float_bits(model.compute_dtype), found)
@@ -102,22 +104,50 @@ def _call(
     bits = min(bits, float_bits(layer.compute_dtype))
     quantizer = getattr(layer, "input_quantizer", None)
     found.append(Call(path, layer, int(getattr(quantizer, "bits", bits)), shape, times))
-    if isinstance(layer, keras.layers.TimeDistributed):
-        steps = None if None in (shape, times) else shape[1]
-        step = None if shape is None else (shape[0], *shape[2:])
-        times = None if steps is None else steps * times
-        return _call(layer.layer, path, bits, step, found, times)
-    if not isinstance(layer, (Quantized, Quantize)):
-        is_wrapper = isinstance(layer, keras.layers.Wrapper)  # of which only that one is known
-        for inner in layers_within(layer):
-            shape = None if is_wrapper else _built_shape(inner)
-            _call(inner, path, float_bits(inner.compute_dtype), shape, found, times)
+    _within(found[-1], bits, found)
     if isinstance(layer, _PASSES_VALUES):
         return bits
     # A quantizer, or a Quantize layer, may also be the activation of any layer.
     quantizer = layer if isinstance(layer, Quantize) else getattr(layer, "activation", None)
     quantizer = quantizer.quantizer if isinstance(quantizer, Quantize) else quantizer
     return int(getattr(quantizer, "bits", float_bits(layer.compute_dtype)))
+
+
+def _within(call: Call, bits: int, found: list[Call]) -> None:
+    """Adds the calls of the layers that a layer holds, whose inputs have these bits."""
+    path, layer, _, shape, times = call
+    if isinstance(layer, (Quantized, Quantize)):
+        return
+    if has_own_call(layer):
+        for inner in layers_within(layer):
+            _call(inner, path, float_bits(inner.compute_dtype), _built_shape(inner), found, None)
+    elif isinstance(layer, keras.layers.TimeDistributed):
+        step = None if shape is None else (shape[0], *shape[2:])
+        _call(layer.layer, path, bits, step, found, _each_step(shape, times))
+    elif isinstance(layer, keras.layers.RNN):
+        step = None if shape is None else (shape[0], *shape[2:])
+        _call(layer.cell, path, bits, step, found, _each_step(shape, times))
+    elif isinstance(layer, keras.layers.Bidirectional):
+        for inner in (layer.forward_layer, layer.backward_layer):
+            _call(inner, path, bits, shape, found, times)
+    else:
+        is_wrapper = isinstance(layer, keras.layers.Wrapper)  # of which only those are known
+        for inner in layers_within(layer):
+            built = None if is_wrapper else _built_shape(inner)
+            _call(inner, path, float_bits(inner.compute_dtype), built, found, times)
+
+
+def _each_step(shape: Any, times: int | None) -> int | None:
+    """How often that is which is called for each step of a sequence."""
+    return None if shape is None or times is None or shape[1] is None else shape[1] * times
+
+
+def has_own_call(layer: Any) -> bool:
+    """Whether it is computed by code of the user's, of which nothing is known."""
+    own = itertools.takewhile(
+        lambda cls: not cls.__module__.startswith(("keras.", "lowbit.")), type(layer).__mro__
+    )
+    return any("call" in vars(cls) for cls in own)
 
 
 def _built_shape(layer: Any) -> tuple[int | None, ...] | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import keras
 
 from lowbit._identifiers import ALIASES
-from lowbit.model_summary.flow import Call, float_bits
+from lowbit.model_summary.flow import Call, float_bits, has_own_call
+from lowbit.quantizers import Quantizer
 
 FLOAT32_BYTES = 4
 _ONE_KERNEL = (
@@ -24,8 +26,20 @@ _ONE_KERNEL = (
     keras.layers.Conv3DTranspose,
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
+    keras.layers.EinsumDense,
 )
+_CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
 _TWO_KERNELS = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+# Their weights are looked up, or meet an input element by element.
+_NO_KERNELS = (
+    keras.layers.BatchNormalization,
+    keras.layers.Embedding,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.Normalization,
+    keras.layers.PReLU,
+    Quantizer,
+)
 _TRANSPOSED = tuple(cls for cls in _ONE_KERNEL if cls.__name__.endswith("Transpose"))
 
 
@@ -42,6 +56,8 @@ def names(layer: Any) -> list[str]:
     """The attributes of a layer, of Keras or of lowbit, that hold kernels."""
     if isinstance(layer, _TWO_KERNELS):
         return ["depthwise_kernel", "pointwise_kernel"]
+    if isinstance(layer, _CELLS):
+        return ["kernel", "recurrent_kernel"]
     return ["kernel"] if isinstance(layer, _ONE_KERNEL) else []
 
 
@@ -63,25 +79,54 @@ def stored_bytes(shape: Sequence[int], quantizer: Any) -> int:
     return (math.prod(shape) * bits + 7) // 8 + FLOAT32_BYTES * scales
 
 
+def own_weights(layer: Any) -> list[Any]:
+    """The weights that are not those of a layer within, but of lowbit's layers all."""
+    if hasattr(layer, "quantized_kernels"):
+        return list(layer.weights)
+    inner = {id(w) for child in layer._flatten_layers(include_self=False) for w in child.weights}
+    return [w for w in layer.weights if id(w) not in inner]
+
+
 def macs(call: Call) -> dict[str, int] | None:
-    """The multiply-accumulates of a call: each weight meets an input at every position."""
+    """The multiply-accumulates of a call: each weight meets an input at every position.
+
+    None if they are unknown, as of weights that a layer uses in a way that is not known here.
+    """
     layer, bits, result = call.layer, call.input_bits, Counter[str]()
+    if isinstance(layer, _NO_KERNELS) or not own_weights(layer):
+        return {}
+    if not names(layer) or has_own_call(layer):
+        return None
     for name in names(layer):
         positions = _positions(layer, call.input_shape)
         if positions is None or call.times is None:
             return None
         size = math.prod(getattr(layer, name).shape)
         result[f"{weight_bits(layer, name)}x{bits}"] += positions * size * call.times
-        bits = float_bits(layer.compute_dtype)  # between the two convolutions of a separable
+        bits = float_bits(layer.compute_dtype)  # of what is between two convolutions, or a state
     return dict(result)
 
 
 def _positions(layer: Any, shape: Any) -> int | None:
     """At how many positions of a sample the kernel is applied; None if that is unknown."""
+    if isinstance(layer, _CELLS):
+        return 1
     if shape is None:
         return None
+    if isinstance(layer, keras.layers.EinsumDense):
+        return _einsum_positions(layer, shape)
     if not isinstance(layer, _TRANSPOSED):
         shape = layer.compute_output_shape(shape)
     channels_first = getattr(layer, "data_format", None) == "channels_first"
     spatial = shape[2:] if channels_first else shape[1:-1]
     return None if None in spatial else math.prod(spatial)
+
+
+def _einsum_positions(layer: Any, shape: Any) -> int | None:
+    """The product of the sizes that the inputs have, and not the kernel, but for the batch's."""
+    match = re.match(r"(\w+),(\w+)->", layer.equation.replace(" ", ""))
+    if match is None:  # with an ellipsis
+        return None
+    given, kernel = match.groups()
+    sizes = [n for letter, n in zip(given, shape, strict=True) if letter not in kernel][1:]
+    return None if None in sizes else math.prod(sizes)

@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 
-from lowbit.layers import Quantized
 from lowbit.model_summary import flow, kernels, table
 from lowbit.model_summary.flow import Call
 from lowbit.model_summary.kernels import FLOAT32_BYTES
@@ -52,12 +51,16 @@ class ModelSummary:
     Attributes:
         name: Of the model.
         layers: Those that have weights or quantize, each once.
-        total: Of all layers; its macs leave out the layers whose macs are unknown.
+        total: Of all layers; its macs are unknown (None) if those of a layer are.
+        known_macs: The multiply-accumulates of the layers of which they are known.
+        unknown: The paths of the others.
     """
 
     name: str
     layers: list[LayerSummary]
     total: LayerSummary
+    known_macs: dict[str, int]
+    unknown: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it in dicts, lists, strings and numbers."""
@@ -75,15 +78,18 @@ def summary(model: Any) -> ModelSummary:
     """Bits, parameters, memory and multiply-accumulates of a Keras model, layer by layer.
 
     Memory is that of packed weights: kernels take the bits of their quantizer and their scales, all
-    other weights 4 bytes each. Multiply-accumulates are those of dense and convolution layers, for
-    one sample; a layer that is called several times is listed once, with those of all calls. Input
-    bits are those of the layer's input quantizer, or of a `Quantize` layer before it, also through
-    maximum pooling, padding, flattening, dropout and reshaping.
+    other weights 4 bytes each. Multiply-accumulates are those of dense, convolution and recurrent
+    layers, for one sample and all steps; a layer that is called several times is listed once, with
+    those of all calls. They are unknown, and so is their total, where the size of the input or the
+    number of steps is, and for a layer with weights that is none of these. Input bits are those of
+    the layer's input quantizer, or of a `Quantize` layer before it, also through maximum pooling,
+    padding, flattening, dropout and reshaping.
 
     Args:
-        model: Built. Models and layers within it are gone through. In a subclassed model or layer
-            the data flow is unknown: its layers count one call each, their inputs as float unless
-            they quantize them themselves.
+        model: Built. Models and layers within it are gone through. In a subclassed model the data
+            flow is unknown: its layers count one call each, their inputs as float unless they
+            quantize them themselves. How often a layer of the user's own calls the layers within it
+            is unknown.
 
     Returns:
         A summary with `as_dict()` and `as_json()`; `print` shows a table.
@@ -103,20 +109,22 @@ def summary(model: Any) -> ModelSummary:
         layer = found[id(call.layer)]
         layer.macs = _joined(layer.macs, kernels.macs(call))
     layers = [x for x in found.values() if x.parameters or x.input_quantizer]
-    return ModelSummary(model.name, layers, _total(layers))
+    total = _total(layers)
+    known = dict(sum((Counter(layer.macs) for layer in layers if layer.macs), Counter[str]()))
+    unknown = [layer.path for layer in layers if layer.macs is None]
+    return ModelSummary(model.name, layers, total, known, unknown)
 
 
 def _layer(call: Call) -> LayerSummary:
     """A layer without its multiply-accumulates."""
     layer = call.layer
-    own = layer.weights if isinstance(layer, Quantized) else _own_weights(layer)
     input_quantizer = getattr(layer, "input_quantizer", None) or getattr(layer, "quantizer", None)
     result = LayerSummary(
         call.path,
         type(layer).__name__,
         input_quantizer=kernels.describe(input_quantizer),
         weight_bits={name: kernels.weight_bits(layer, name) for name in kernels.names(layer)},
-        parameters=sum(math.prod(w.shape) for w in own),
+        parameters=sum(math.prod(w.shape) for w in kernels.own_weights(layer)),
     )
     result.bytes = result.float32_bytes = FLOAT32_BYTES * result.parameters
     for name, quantizer in kernels.quantizers(layer).items():
@@ -127,12 +135,6 @@ def _layer(call: Call) -> LayerSummary:
         result.bytes += kernels.stored_bytes(shape, quantizer) - trained
         result.bytes -= FLOAT32_BYTES * math.prod(shape)
     return result
-
-
-def _own_weights(layer: Any) -> list[Any]:
-    """The weights that are not those of a layer within."""
-    inner = {id(w) for child in layer._flatten_layers(include_self=False) for w in child.weights}
-    return [w for w in layer.weights if id(w) not in inner]
 
 
 def _joined(first: dict[str, int] | None, other: dict[str, int] | None) -> dict[str, int] | None:
@@ -147,5 +149,5 @@ def _total(layers: list[LayerSummary]) -> LayerSummary:
         total.parameters += layer.parameters
         total.bytes += layer.bytes
         total.float32_bytes += layer.float32_bytes
-        total.macs = _joined(total.macs, layer.macs or {})
+        total.macs = _joined(total.macs, layer.macs)
     return total

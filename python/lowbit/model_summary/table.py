@@ -57,12 +57,17 @@ def text(summary: ModelSummary) -> str:
 
 
 def _rows(summary: ModelSummary) -> list[tuple[str, ...]]:
-    return [_row(layer) for layer in [*summary.layers, summary.total]]
+    rows = [_row(layer, _counts(layer.macs)) for layer in summary.layers]
+    known = _counts(summary.known_macs)
+    total = f"{known}\n+ unknown".lstrip("\n") if summary.unknown else known
+    return [*rows, _row(summary.total, total)]
 
 
-def _row(layer: LayerSummary) -> tuple[str, ...]:
-    macs = layer.macs
-    counts = "-" if macs is None else "\n".join(f"{n:,} {kind}" for kind, n in macs.items())
+def _counts(macs: dict[str, int] | None) -> str:
+    return "-" if macs is None else "\n".join(f"{n:,} {kind}" for kind, n in macs.items())
+
+
+def _row(layer: LayerSummary, counts: str) -> tuple[str, ...]:
     return (
         layer.path,
         "\n".join(layer.quantizers.get(name, "float") for name in layer.weight_bits),
@@ -80,4 +85,7 @@ def _verdict(summary: ModelSummary) -> str:
     if not total.bytes:
         return "No weights."
     ratio = total.float32_bytes / total.bytes
-    return f"{ratio:.1f} times smaller than in float32. MACs: weight bits x input bits."
+    verdict = f"{ratio:.1f} times smaller than in float32. MACs: weight bits x input bits."
+    if summary.unknown:
+        verdict += f" Unknown (-): those of {len(summary.unknown)} of {len(summary.layers)} layers."
+    return verdict
