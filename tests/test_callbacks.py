@@ -74,6 +74,45 @@ def test_values():
     assert history[path + "negative"] == [4] * 3
 
 
+def test_short_form():
+    """Two values of all weights, of 16 and of 4 here; those of each layer are in history."""
+    inner = keras.Sequential(
+        [
+            layers.QuantDense(4, kernel_quantizer="twn", name="dense0"),
+            layers.QuantDense(1, kernel_quantizer="binary", name="dense1"),
+        ],
+        name="inner",
+    )
+    model = keras.Sequential([keras.Input([4]), inner])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    first, second = inner.layers
+    second.kernel.assign([[1.0], [-1.0], [1.0], [-1.0]])
+    flipped = KERNEL.copy()
+    flipped[0, :3] *= -1
+    first.kernel.assign(KERNEL)
+    monitor = QuantizationMonitor("model")
+    for _ in range(2):
+        history = fit(model, monitor, Assign(first.kernel, [KERNEL, flipped]), epochs=2)
+        assert set(history) == {"loss", "quantized/sparsity", "quantized/flips"}
+        assert history["quantized/sparsity"] == [4 / 20] * 2  # the four of 0.1 and 0.2
+        assert history["quantized/flips"][1] == 3 / 20
+        assert monitor.history["inner/dense0/sparsity"] == [4 / 16] * 2
+        assert monitor.history["inner/dense0/flips"][1] == 3 / 16
+        assert monitor.history["inner/dense1/scale"] == [1.0, 1.0]
+
+
+def test_long_form_has_the_same_history():
+    model, _ = network("ttq", "binary")
+    monitor = QuantizationMonitor()
+    history = fit(model, monitor, epochs=2)
+    assert monitor.history == {name: history[name] for name in monitor.history} != {}
+
+
+def test_detail_is_one_of_two():
+    with pytest.raises(ValueError, match="detail must be one of 'layers', 'model', got 'short'"):
+        QuantizationMonitor("short")
+
+
 @pytest.mark.parametrize(
     ("quantizer", "names"),
     [

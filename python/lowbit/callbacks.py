@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lowbit import _keras
+from lowbit import _arguments, _keras
 
 _keras.require()
 
@@ -32,40 +32,69 @@ class QuantizationMonitor(keras.callbacks.Callback):
         PATH/positive    TTQ's scales
         PATH/negative
 
+    Those are many in a network of many layers, and Keras prints all of them after each epoch. Its
+    short form, `QuantizationMonitor("model")`, adds two, over all of these weights:
+
+        quantized/sparsity
+        quantized/flips
+
+    `history` has the values of each layer in either form: a list of one value an epoch for each of
+    the names above.
+
     It warns (`UserWarning`, once a kernel and reason) where a quantized kernel is all zero, has one
     sign only or is not finite, and where a scale of TTQ is negative.
 
     Keras hands the same `logs` to all callbacks, in the order of the list and last to its own
     History. Loggers such as CSVLogger and TensorBoard thus record these values if they come after
     this callback; put it first.
+
+    Args:
+        detail: What goes to the logs: "layers" for the values of each layer, or "model".
+
+    Raises:
+        ValueError: `detail` is neither.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, detail: str = "layers") -> None:
         super().__init__()
+        self._detail = _arguments.choice(detail, "detail", ("layers", "model"))
+        self.history: dict[str, list[float]] = {}
         self._signs: dict[str, np.ndarray] = {}
         self._warned: set[tuple[str, str]] = set()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Notes the signs that the first epoch starts from."""
+        self.history = {}
         self._signs = {path: latent >= 0 for path, latent, _, _ in self._kernels()}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Adds the values to `logs`, and warns."""
+        """Adds the values to `logs` and `history`, and warns."""
+        found: dict[str, float] = {}
+        zeros = flips = count = 0
         for path, latent, quantized, quantizer in self._kernels():
             signs = latent >= 0
+            # A model that is built by its first batch had no signs when training began.
+            flipped = int(np.count_nonzero(signs != self._signs.get(path, signs)))
             nonzero = np.abs(quantized[quantized != 0])
             values = {
                 "sparsity": 1 - nonzero.size / quantized.size,
-                # A model that is built by its first batch had no signs when training began.
-                "flips": np.mean(signs != self._signs.get(path, signs)),
+                "flips": flipped / signs.size,
                 "scale": nonzero.mean() if nonzero.size else 0.0,
             }
             names = getattr(quantizer, "scale_names", ())
             scales = {name: _array(getattr(quantizer, name)) for name in names}
             self._signs[path] = signs
-            if logs is not None:
-                logs.update({f"{path}/{k}": float(v) for k, v in {**values, **scales}.items()})
+            found.update({f"{path}/{k}": float(v) for k, v in {**values, **scales}.items()})
+            zeros += quantized.size - nonzero.size
+            flips += flipped
+            count += quantized.size
             self._warn_of(path, quantized, scales)
+        for name, value in found.items():
+            self.history.setdefault(name, []).append(value)
+        if logs is not None and self._detail == "layers":
+            logs.update(found)
+        elif logs is not None and count:
+            logs.update({"quantized/sparsity": zeros / count, "quantized/flips": flips / count})
 
     def _kernels(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
         """Path, latent weights, quantized weights and quantizer of each kernel."""
