@@ -4,6 +4,7 @@
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,5 +85,9 @@ def test_keras_page(capsys, monkeypatch, tmp_path):
     exec(examples("docs/keras.md"), scope)
     names = [type(layer).__name__ for layer in scope["quantized"].layers]
     assert names == ["Dense", "QuantDense", "QuantDense", "Dense"]
-    assert "times smaller than in float32" in capsys.readouterr().out
+    (ratio,) = re.findall(r"^([\d.]+) times smaller than in float32", capsys.readouterr().out, re.M)
+    assert float(ratio) > 5
+    inputs = keras.Input([8])
+    ternary = scope["Ternary"](4)
+    assert keras.Model(inputs, ternary(inputs)).count_params() == 8 * 4 + 2
     assert (tmp_path / "twn.png").stat().st_size > 0
