@@ -117,7 +117,7 @@ set(cuda_object ${PROJECT_BINARY_DIR}/cuda_kernels.o)
 lowbit_compile_cuda(cc/cuda/kernels.cu ${cuda_object})
 add_custom_target(lowbit_cuda_object DEPENDS ${cuda_object})
 
-add_library(lowbit_cuda OBJECT cc/cuda/errors.cc cc/cuda/gpu.cc)
+add_library(lowbit_cuda OBJECT cc/cuda/errors.cc cc/cuda/gpu.cc cc/cuda/residency.cc)
 add_dependencies(lowbit_cuda lowbit_cuda_object)
 target_include_directories(lowbit_cuda SYSTEM PUBLIC ${LOWBIT_CUDA_INCLUDE})
 target_compile_definitions(lowbit_cuda PRIVATE "LOWBIT_CUDA_BUILT=\"${LOWBIT_CUDA_BUILT}\"")

@@ -34,10 +34,18 @@ ROOT = pathlib.Path(__file__).parents[1]
 CPU = ROOT / "build/liblowbit_kernels_test.so"
 # Overridden in the processes that run these tests under a sanitizer.
 LIBRARY = os.environ.get("LOWBIT_TEST_EMULATED", str(ROOT / "build/liblowbit_cuda_emulated.so"))
+OCCUPANCY = ROOT / "build/liblowbit_occupancy_test.so"
 ORDERS = ("forward", "reverse", "random")
 # Of cudaError_t.
-NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER, TOO_MANY_BLOCKS = 2, 719, 209, 35, 720
+NOTHING_LEFT, LAUNCH_FAILED, NO_IMAGE, OLD_DRIVER = 2, 719, 209, 35
 INVALID_VALUE = 1
+REFUSALS = {
+    "invalid configuration": 9,
+    "launch out of resources": 701,
+    "cooperative launch too large": 720,
+    "not supported": 801,
+    "invalid cluster size": 912,
+}
 CLUSTER = 24 * TASK  # elements up to which a cluster does it all
 # Head and tail of a vector; a row, a block, a task; one block; a cluster; a grid whose thread
 # blocks have a task, and several, of which they keep some.
@@ -65,12 +73,48 @@ class Gpu(NamedTuple):
 
 
 ONE = dict.fromkeys(("binary", "ttq", "ttq_grad", "twn"), 1)
+PASSES = {"binary": 2, "ttq": 2, "ttq_grad": 2, "twn": 3}
+# A thread block of float32 keeps 1.5 of its tasks on sm_90, 1 on sm_80, half of one on sm_86 (as on
+# sm_89 and sm_120), none on sm_75.
 GPUS = (
     Gpu("sm_90", "sm_90", True, ONE),
     Gpu("sm_80", "sm_80", True, ONE),
+    Gpu("sm_86", "sm_86", True, ONE),
     Gpu("sm_75", "sm_75", True, ONE),
-    Gpu("sm_80-passes", "sm_80", False, {"binary": 2, "ttq": 2, "ttq_grad": 2, "twn": 3}),
+    Gpu("sm_80-passes", "sm_80", False, PASSES),
 )
+
+
+class Card(NamedTuple):
+    """A GPU that is sold; of an SM: threads, KB of shared memory, those of a block reserved."""
+
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    threads: int
+    shared_kb: int
+    reserved_kb: int
+
+    @property
+    def architecture(self):
+        return f"sm_{self.capability[0]}{self.capability[1]}"
+
+
+# From the CUDA C++ Programming Guide, and from the cards' data sheets.
+CARDS = (
+    Card("T4", (7, 5), 40, 1024, 64, 0),
+    Card("A100", (8, 0), 108, 2048, 164, 1),
+    Card("RTX 3090", (8, 6), 82, 1536, 100, 1),
+    Card("L4", (8, 9), 58, 1536, 100, 1),
+    Card("H200", (9, 0), 132, 2048, 228, 1),
+    Card("B200", (10, 0), 148, 2048, 228, 1),
+    Card("RTX 5090", (12, 0), 170, 1536, 100, 1),
+)
+# Of the thread blocks of a grid in 16 bits, and in others: threads, and how many cc/cuda/policy.h
+# wants on an SM, which leaves a thread so many registers.
+THREADS, PER_SM, REGISTERS = {2: 128, 4: 256, 8: 256}, {2: 3, 4: 2, 8: 2}, {2: 168, 4: 128, 8: 128}
+LANES_OF_WHOLE = 4 * 2 * 256 * 8  # bytes of shared memory where nothing is kept
+STATIC_SHARED = 544  # at most; test_cuda_build.py reads both in the machine code
 
 
 class Emulator:
@@ -82,6 +126,7 @@ class Emulator:
         self.library = ctypes.CDLL(LIBRARY)
         self.library.lowbit_test_explain.restype = ctypes.c_char_p
         self.library.lowbit_test_launch_count.restype = ctypes.c_int64
+        self._ordinals = {}
 
     def use(self, gpu, order="forward"):
         """Makes `gpu` the current one."""
@@ -121,6 +166,47 @@ class Emulator:
     def launches(self):
         """Kernels launched so far."""
         return self.library.lowbit_test_launch_count()
+
+    def fail(self, error, skipped=0, failing=1):
+        """Lets launches that follow fail, after some that do not."""
+        self.library.lowbit_test_fail_launch(
+            ctypes.c_int64(skipped), error, ctypes.c_int64(failing)
+        )
+
+    def last_error(self):
+        """What cudaGetLastError() would return."""
+        return self.library.lowbit_test_last_error()
+
+    def only_check_launches(self, card, registers, static_shared=STATIC_SHARED, ordinal=None):
+        """Makes `card` the current GPU, on which nothing runs, so that calls may be of any size."""
+        if ordinal is None:  # Kernels are asked about once an ordinal: one for each combination.
+            key = card.name, registers
+            ordinal = self._ordinals.setdefault(key, len(GPUS) + len(self._ordinals))
+        assert self.library.lowbit_test_emulate_launches(
+            card.architecture.encode(), card.multiprocessors, registers, static_shared, ordinal
+        )
+
+    def resident(self, threads, dynamic_shared):
+        """Thread blocks of some kernel that the current GPU says are resident on an SM."""
+        return self.library.lowbit_test_resident(threads, ctypes.c_int64(dynamic_shared))
+
+    def shape_of(self, call):
+        """Launches a call where nothing runs; returns its error, its kernels, the last's shape."""
+        before = self.launches()
+        error, _ = self._launch(call, ctypes.c_void_p(1 << 40), 1 << 62)
+        shape = (ctypes.c_int64 * 5)()
+        self.library.lowbit_test_last_launch(shape)
+        return error, self.launches() - before, Shape(*shape)
+
+
+class Shape(NamedTuple):
+    """Of a launch."""
+
+    blocks: int
+    threads: int
+    shared: int
+    cluster: int
+    cooperative: int
 
 
 @pytest.fixture(scope="module")
@@ -321,16 +407,198 @@ def test_channels_take_one_launch_too(emulator, gpu, dtype, layout):
     assert emulator.launches() - before == (1 if gpu.cooperative else 5)
 
 
+def _on(emulator, name):
+    emulator.use(next(gpu for gpu in GPUS if gpu.name == name))
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.parametrize("kernel", sorted(ONE))
-def test_a_grid_that_is_not_resident(emulator, cpu, kernel):
+def test_a_grid_that_is_refused(emulator, cpu, kernel, error):
     """Other processes have a share of the GPU: a kernel for each verb, and no error left behind."""
-    emulator.use(next(gpu for gpu in GPUS if gpu.name == "sm_80"))
+    _on(emulator, "sm_80")
     inputs = decided_inputs(kernel, CLUSTER + 1, np.dtype(np.float32))
     before = emulator.launches()
-    emulator.library.lowbit_test_fail_launch(ctypes.c_int64(0), TOO_MANY_BLOCKS)
+    emulator.fail(error)
     run_and_check(emulator, cpu, kernel, inputs)
-    assert emulator.launches() - before == 1 + GPUS[3].launches[kernel]
-    assert emulator.library.lowbit_test_last_error() == 0
+    assert emulator.launches() - before == 1 + PASSES[kernel]
+    assert emulator.last_error() == 0
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("kernel", sorted(ONE))
+def test_a_cluster_that_is_refused(emulator, cpu, kernel, error):
+    """A grid takes its place, and a kernel for each verb where that is refused as well."""
+    _on(emulator, "sm_90")
+    inputs = decided_inputs(kernel, CLUSTER, np.dtype(np.float32))
+    for refused, then in ((1, 1), (2, PASSES[kernel])):
+        before = emulator.launches()
+        emulator.fail(error, failing=refused)
+        run_and_check(emulator, cpu, kernel, inputs)
+        assert emulator.launches() - before == refused + then
+        assert emulator.last_error() == 0
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("kernel", sorted(ONE))
+def test_a_block_that_is_refused(emulator, cpu, gpu, kernel, error):
+    """With less shared memory there may be room."""
+    inputs = decided_inputs(kernel, TASK, np.dtype(np.float32))
+    before = emulator.launches()
+    emulator.fail(error)
+    run_and_check(emulator, cpu, kernel, inputs)
+    assert emulator.launches() - before == 1 + PASSES[kernel]
+    assert emulator.last_error() == 0
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_where_every_launch_is_refused(emulator, gpu, kernel, error):
+    """An error, which is told once."""
+    prepared = Run(emulator, kernel, random_inputs(kernel, CLUSTER + 1, np.dtype(np.float32)))
+    emulator.fail(error, failing=9)
+    assert emulator.error_of(prepared.call) == error
+    assert emulator.last_error() == 0
+    emulator.fail(0)
+    assert emulator.error_of(prepared.call) == 0
+
+
+@pytest.fixture(scope="module")
+def by_nvidia():
+    """How many thread blocks are resident on an SM by cuda_occupancy.h."""
+    if not OCCUPANCY.exists():
+        pytest.skip("cuda_occupancy.h, of the CUDA toolkit, was not found when this was built")
+    library = ctypes.CDLL(str(OCCUPANCY))
+
+    def resident(card, threads, registers, static_shared, dynamic_shared):
+        kb = 1024
+        sm = (ctypes.c_int * 5)(
+            *card.capability, card.threads, card.shared_kb * kb, card.reserved_kb * kb
+        )
+        blocks = Blocks(threads, registers, static_shared, dynamic_shared)
+        return library.lowbit_test_occupancy(ctypes.byref(sm), ctypes.byref(blocks))
+
+    return resident
+
+
+class Blocks(ctypes.Structure):
+    """As in tests/cc/occupancy.cc."""
+
+    _fields_ = [
+        ("threads", ctypes.c_int),
+        ("registers", ctypes.c_int),
+        ("static_shared", ctypes.c_int),
+        ("dynamic_shared", ctypes.c_int64),
+    ]
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_the_emulator_counts_as_nvidia_does(emulator, by_nvidia, card):
+    most = (card.shared_kb - card.reserved_kb) * 1024
+    seen = set()
+    for registers, static in itertools.product((16, 32, 128, 129, 157, 168, 255), (0, 272, 544)):
+        emulator.only_check_launches(card, registers, static, ordinal=0)
+        sizes = {0, 1, 100, most - static, *range(0, most - static, 2048)}
+        # Where one thread block more has no room, and beside it.
+        for blocks in range(1, 9):
+            size = card.shared_kb * 1024 // blocks - card.reserved_kb * 1024 - static
+            sizes.update(size - less for less in (0, 1, 127, 128, 129, 255, 256, 257))
+        for threads, size in itertools.product((1, 33, 128, 256, 512, 1000, 1024), sizes):
+            if 0 <= size <= most - static:
+                counted = emulator.resident(threads, size)
+                assert counted == by_nvidia(card, threads, registers, static, size)
+                seen.add(counted)
+    assert {0, 1, 2, 3, 4} <= seen
+
+
+# Of channels: rows of one lane more and less than a task is wide, and of several tasks.
+WIDTHS = [
+    *((1000, width, 1) for width in (2, 3, 64, 129, 255, 256, 257, 300, 511, 512, 513, 1000, 4096)),
+    *((300, 40, inner) for inner in (2, 3, 7, 127, 129, 255)),
+    (1, 1 << 20, 1),
+    (3, 512, 4096),
+    (1 << 20, 7, 9),
+    (1 << 17, 4096, 1),
+]
+
+
+def _calls(kernel, dtype, card):
+    """Calls of every kind of team, up to the most tasks that a launch has."""
+    full = PER_SM[dtype.itemsize] * card.multiprocessors
+    for tasks in (0, 1, 2, 24, 25, full - 1, full, full + 1, 2 * full, 5 * full, 2**31 - 1):
+        for size in (tasks * TASK, tasks * TASK - 5):
+            if size >= 0:
+                yield size, (1, 1, size)
+    if kernel in CHANNEL_KERNELS:
+        for layout in WIDTHS:
+            yield int(np.prod(layout)), layout
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+@pytest.mark.parametrize("kernel", sorted(ONE))
+def test_what_is_launched_is_resident(emulator, by_nvidia, card, kernel, dtype):
+    """One launch, of as many thread blocks as fit, which keep as much as fits."""
+    threads, registers = THREADS[dtype.itemsize], REGISTERS[dtype.itemsize]
+    emulator.only_check_launches(card, registers)
+    call = Run(emulator, kernel, random_inputs(kernel, 8, dtype)).call
+    kinds = set()
+    for size, layout in _calls(kernel, dtype, card):
+        call.outer, call.channels, call.inner = layout
+        error, launches, shape = emulator.shape_of(call)
+        empty = size == 0 and kernel in CHANNEL_KERNELS
+        assert (error, launches) == (0, 0 if empty else 1), layout
+        if empty:
+            continue
+        assert shape.threads == threads
+        kind = "grid" if shape.cooperative else "cluster" if shape.cluster > 1 else "block"
+        kinds.add(kind)
+
+        def resident(shared):
+            return by_nvidia(card, threads, registers, STATIC_SHARED, shared)
+
+        together = resident(shape.shared)
+        assert together >= 1
+        if kind != "grid":
+            assert shape.blocks == {"block": 1, "cluster": 8}[kind]
+            continue
+        assert shape.blocks <= together * card.multiprocessors, layout
+        wanted = min(resident(LANES_OF_WHOLE), PER_SM[dtype.itemsize])
+        if layout[1] == 1 and size >= 5 * TASK * wanted * card.multiprocessors:
+            assert shape.blocks == wanted * card.multiprocessors
+            a_step_more = shape.shared + 8 * threads * 16
+            assert resident(a_step_more) < wanted
+    assert kinds == {"block", "grid"} | ({"cluster"} if card.capability[0] >= 9 else set())
+
+
+@pytest.mark.parametrize("registers", [128, 129, 255])
+def test_a_gpu_on_which_less_is_resident(emulator, registers):
+    """What it says of itself is what counts."""
+    card = next(card for card in CARDS if card.name == "H200")
+    emulator.only_check_launches(card, registers)
+    call = Run(emulator, "binary", random_inputs("binary", 8, np.dtype(np.float32))).call
+    call.inner = 2**30
+    error, launches, shape = emulator.shape_of(call)
+    assert (error, launches, shape.cooperative) == (0, 1, 1)
+    assert shape.blocks == (2 if registers == 128 else 1) * card.multiprocessors
+
+
+@pytest.mark.parametrize("layout", [(0, 2**61, 1), (0, 1, 2**61), (2**61, 0, 4), (2**40, 2**40, 0)])
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
+def test_huge_tensors_of_nothing(emulator, gpu, kernel, dtype, layout):
+    """An empty tensor takes no memory for its channels, and launches nothing."""
+    before = emulator.launches()
+    call = Run(emulator, kernel, random_inputs(kernel, 0, dtype)).call
+    call.outer, call.channels, call.inner = layout
+    assert emulator.without_memory(call) == (0, 0)
+    assert emulator.launches() == before
+
+
+@pytest.mark.parametrize("kernel", ["linear", "linear_grad"])
+def test_more_elements_than_a_launch_has_threads(emulator, kernel):
+    emulator.only_check_launches(CARDS[4], 32)
+    call = Run(emulator, kernel, random_inputs(kernel, 8, np.dtype(np.float16))).call
+    for size, error in ((2**44 - 2**13, 0), (2**44, INVALID_VALUE)):
+        call.inner = size
+        assert emulator.shape_of(call)[0] == error
 
 
 @pytest.mark.parametrize("kernel", sorted(ONE))
@@ -354,8 +622,9 @@ def test_more_tasks_than_are_counted(emulator, gpu, kernel):
 def test_a_launch_that_fails(emulator, gpu, kernel):
     prepared = Run(emulator, kernel, random_inputs(kernel, CLUSTER + 1, np.dtype(np.float32)))
     for skipped in range(gpu.launches.get(kernel, 1)):
-        emulator.library.lowbit_test_fail_launch(ctypes.c_int64(skipped), LAUNCH_FAILED)
+        emulator.fail(LAUNCH_FAILED, skipped)
         assert emulator.error_of(prepared.call) == LAUNCH_FAILED
+        assert emulator.last_error() == 0
     assert emulator.error_of(prepared.call) == 0
 
 

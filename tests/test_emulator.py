@@ -48,6 +48,7 @@ RULES = (
     "cluster_limits",
     "configurations",
     "failed_launch",
+    "recorded_launch",
     "attributes",
 )
 FATAL = {

@@ -17,8 +17,6 @@ cudaError_t Query(int ordinal, Gpu* gpu) {
   } queries[] = {
       {&gpu->multiprocessors, cudaDevAttrMultiProcessorCount},
       {&gpu->shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin},
-      {&gpu->shared_bytes_per_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor},
-      {&gpu->reserved_shared_bytes_per_block, cudaDevAttrReservedSharedMemoryPerBlock},
       {&cooperative, cudaDevAttrCooperativeLaunch},
       {&major, cudaDevAttrComputeCapabilityMajor},
   };

@@ -15,8 +15,6 @@ struct Gpu {
   int ordinal;
   int multiprocessors;
   int shared_bytes_per_block;  // that a kernel may ask for
-  int shared_bytes_per_multiprocessor;
-  int reserved_shared_bytes_per_block;
   bool cooperative;  // grids whose thread blocks wait for each other
   bool clusters;
 };

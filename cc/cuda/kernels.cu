@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every recipe on a GPU: which kernel, how many thread blocks, how much memory.
-#include <array>
-#include <mutex>
-
 #include "core/recipes.h"
 #include "cuda/device.cuh"
 #include "cuda/gpu.h"
 #include "cuda/launch.h"
 #include "cuda/passes.cuh"
+#include "cuda/residency.h"
 
 // Not in a nameless namespace, whose names nvcc makes of its process's number: the same sources
 // give the same bytes.
@@ -36,6 +34,12 @@ __global__ void __launch_bounds__(CrewOf<Recipe>::kThreads, CrewOf<Recipe>::kPer
   recipe.Run(device, plan.channels() > 1 ? static_cast<Stats*>(scratch.stats) : &one);
 }
 
+// As CUDA's functions take it.
+template <class Recipe>
+const void* KernelOf() {
+  return reinterpret_cast<const void*>(&RunTeam<Recipe>);
+}
+
 constexpr int64_t Rounded(int64_t bytes) { return CeilDiv(bytes, 256) * 256; }
 
 // The memory of a recipe's launch. `arrived` is zeroed by whoever uses it.
@@ -57,35 +61,6 @@ cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* 
   return cudaSuccess;
 }
 
-// What a launch of RunTeam<Recipe> has to know of it, on one GPU.
-struct KernelFacts {
-  int fixed_shared_bytes;
-  int dynamic_shared_bytes;  // at most
-  bool clusters;             // whether its code has their barrier
-};
-
-// Asks once a GPU, and there lets the kernel have all the shared memory it may.
-template <class Recipe>
-cudaError_t FindKernelFacts(const Gpu& gpu, KernelFacts* found) {
-  static std::mutex mutex;
-  static std::array<KernelFacts, kMaxGpus> known{};
-  const std::lock_guard<std::mutex> lock(mutex);
-  KernelFacts& facts = known[gpu.ordinal];
-  if (facts.dynamic_shared_bytes == 0) {
-    cudaFuncAttributes attributes{};
-    cudaError_t error = cudaFuncGetAttributes(&attributes, RunTeam<Recipe>);
-    if (error != cudaSuccess) return error;
-    const int fixed = static_cast<int>(attributes.sharedSizeBytes);
-    const int dynamic = gpu.shared_bytes_per_block - fixed;
-    error =
-        cudaFuncSetAttribute(RunTeam<Recipe>, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic);
-    if (error != cudaSuccess) return error;
-    facts = {fixed, dynamic, gpu.clusters && attributes.ptxVersion >= 90};
-  }
-  *found = facts;
-  return cudaSuccess;
-}
-
 // How a recipe is launched as one kernel.
 struct TeamLaunch {
   Team team;
@@ -93,39 +68,39 @@ struct TeamLaunch {
   int64_t kept_slots;
 };
 
-// Thread blocks of a grid that are resident together on an SM.
-int64_t BlocksPerSm(const Gpu& gpu, const KernelFacts& kernel, int64_t lane_bytes, int64_t most) {
-  const int64_t least =
-      lane_bytes + kernel.fixed_shared_bytes + gpu.reserved_shared_bytes_per_block;
-  return Smaller(gpu.shared_bytes_per_multiprocessor / least, most);
+// Whether that kind of team can be launched for so many tasks.
+inline bool IsTeamFor(TeamKind kind, int64_t tasks, const Gpu& gpu, const KernelFacts& kernel) {
+  if (kind == TeamKind::kBlock) return tasks <= 1;
+  if (kind == TeamKind::kCluster) return tasks > 1 && tasks <= kClusterTasks && kernel.clusters;
+  return tasks > 1 && gpu.cooperative;
 }
 
-// False where the tensor needs more thread blocks than the GPU lets wait for each other.
-template <typename T, class L>
-bool PlanTeam(const Gpu& gpu, const KernelFacts& kernel, const Plan<L>& plan, int64_t lane_bytes,
-              TeamLaunch* launch) {
+// No blocks where none is resident.
+template <class Recipe>
+cudaError_t PlanTeam(TeamKind kind, const Gpu& gpu, const PlanOf<Recipe>& plan, int64_t lane_bytes,
+                     TeamLaunch* launch) {
+  using T = typename StorageOf<Recipe>::Type;
+  constexpr int kThreads = CrewOf<Recipe>::kThreads;
+  constexpr int64_t kStep = kKeptStep * kThreads;  // slots
   const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
-  int64_t room = kernel.dynamic_shared_bytes;
-  if (tasks == 1) {
-    *launch = {{TeamKind::kBlock}, 1, 0};
-  } else if (kernel.clusters && tasks <= kClusterTasks) {
-    *launch = {{TeamKind::kCluster}, kCluster, 0};
-  } else if (gpu.cooperative) {
-    const int64_t per_sm = BlocksPerSm(gpu, kernel, lane_bytes, Crew<T>::kPerSm);
-    *launch = {{TeamKind::kGrid}, Smaller(tasks, per_sm * gpu.multiprocessors), 0};
-    room = Smaller(room, gpu.shared_bytes_per_multiprocessor / per_sm - kernel.fixed_shared_bytes -
-                             gpu.reserved_shared_bytes_per_block);
-  } else {
-    return false;
-  }
+  const int most = kind == TeamKind::kGrid ? CrewOf<Recipe>::kPerSm : 1;
+  Residency resident;
+  const cudaError_t error = FindResidency(
+      gpu, KernelOf<Recipe>(), {kThreads, most, lane_bytes, kStep * kVectorBytes}, &resident);
+  *launch = {{kind}, 0, 0};
+  if (error != cudaSuccess || resident.blocks == 0) return error;
+  const int64_t on_gpu = int64_t{resident.blocks} * gpu.multiprocessors;
+  launch->blocks = kind == TeamKind::kBlock     ? 1
+                   : kind == TeamKind::kCluster ? kCluster
+                                                : Smaller(tasks, on_gpu);
   const int64_t wanted = CeilDiv(tasks, launch->blocks) * SlotsOfTask<T>(plan.width());
-  launch->kept_slots = Smaller(wanted, (room - lane_bytes) / kVectorBytes);
-  return true;
+  launch->kept_slots = Smaller(wanted, resident.steps * kStep);
+  return cudaSuccess;
 }
 
 template <class Recipe>
-cudaError_t LaunchAsTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const TeamLaunch& launch,
-                         Scratch scratch, cudaStream_t stream) {
+cudaError_t LaunchTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const TeamLaunch& launch,
+                       Scratch scratch, cudaStream_t stream) {
   scratch.kept_slots = static_cast<int>(launch.kept_slots);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeCooperative;
@@ -154,26 +129,61 @@ cudaError_t LaunchAsPasses(const Recipe& recipe, const Gpu& gpu, const Scratch& 
   return device.error();
 }
 
+// Whether the GPU, or the share of it that this process has (MPS, MIG), has no room for a launch of
+// that shape. Nothing has been queued then, and a launch of another shape may fit.
+inline bool IsRefused(cudaError_t error) {
+  return error == cudaErrorInvalidConfiguration || error == cudaErrorLaunchOutOfResources ||
+         error == cudaErrorCooperativeLaunchTooLarge || error == cudaErrorNotSupported ||
+         error == cudaErrorInvalidClusterSize;
+}
+
+// In one kernel, if the GPU has room for a team. `launched` says so.
+template <class Recipe>
+cudaError_t LaunchAsTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const Gpu& gpu,
+                         const Scratch& scratch, cudaStream_t stream, bool* launched) {
+  KernelFacts kernel;
+  *launched = false;
+  if (const cudaError_t error = FindKernelFacts(gpu, KernelOf<Recipe>(), &kernel)) return error;
+  constexpr TeamKind kKinds[] = {TeamKind::kBlock, TeamKind::kCluster, TeamKind::kGrid};
+  for (const TeamKind kind : kKinds) {
+    if (!IsTeamFor(kind, plan.tasks(), gpu, kernel)) continue;
+    TeamLaunch launch;
+    cudaError_t error = PlanTeam<Recipe>(kind, gpu, plan, scratch.lane_bytes, &launch);
+    if (error != cudaSuccess) return error;
+    if (launch.blocks == 0) continue;
+    error = LaunchTeam(recipe, plan, launch, scratch, stream);
+    *launched = error == cudaSuccess;
+    if (!IsRefused(error)) return error;
+    cudaGetLastError();  // takes the error back
+  }
+  return cudaSuccess;
+}
+
+// No statistic of it is seen anywhere. Its channels may be more than memory has bytes.
+inline bool IsEmpty(const Layout& layout) {
+  return layout.outer == 0 || layout.channels == 0 || layout.inner == 0;
+}
+
 // In one kernel if the GPU can, else in one a verb.
 template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
-  using T = typename StorageOf<Recipe>::Type;
+  constexpr bool kWhole = std::is_same_v<decltype(Recipe::layout), Whole>;
+  if (!kWhole && IsEmpty(recipe.layout)) return cudaSuccess;
   const Plan plan(recipe.layout, kMaxWidth);
   if (plan.tasks() > kMaxTasks) return cudaErrorInvalidValue;
   Scratch scratch;
-  KernelFacts kernel;
-  TeamLaunch launch;
+  bool launched;
   if (const cudaError_t error = Allocate<Recipe>(plan, host, &scratch)) return error;
-  if (const cudaError_t error = FindKernelFacts<Recipe>(gpu, &kernel)) return error;
-  if (PlanTeam<T>(gpu, kernel, plan, scratch.lane_bytes, &launch)) {
-    const cudaError_t error = LaunchAsTeam(recipe, plan, launch, scratch, host.stream);
-    // Where other processes have a share of the GPU, fewer blocks are resident than it says.
-    if (error != cudaErrorCooperativeLaunchTooLarge) return error;
-    cudaGetLastError();  // takes the error back
-  }
-  const cudaError_t error =
-      cudaMemsetAsync(scratch.arrived, 0, sizeof *scratch.arrived, host.stream);
+  cudaError_t error = LaunchAsTeam(recipe, plan, gpu, scratch, host.stream, &launched);
+  if (error != cudaSuccess || launched) return error;
+  error = cudaMemsetAsync(scratch.arrived, 0, sizeof *scratch.arrived, host.stream);
   return error != cudaSuccess ? error : LaunchAsPasses(recipe, gpu, scratch, host.stream);
+}
+
+// Leaves no error for whoever asks for the last one: it is returned.
+inline cudaError_t Cleared(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
 }
 
 }  // namespace lowbit::cuda
@@ -183,11 +193,11 @@ namespace lowbit {
 template <class Recipe>
 cudaError_t LaunchCuda(const Recipe& recipe, const CudaHost& host) {
   const cuda::Gpu* gpu;
-  if (const cudaError_t error = cuda::CurrentGpu(&gpu)) return error;
+  if (const cudaError_t error = cuda::CurrentGpu(&gpu)) return cuda::Cleared(error);
   if constexpr (std::is_empty_v<typename Recipe::Stats>) {
-    return cuda::LaunchAsPasses(recipe, *gpu, cuda::Scratch{}, host.stream);
+    return cuda::Cleared(cuda::LaunchAsPasses(recipe, *gpu, cuda::Scratch{}, host.stream));
   } else {
-    return cuda::LaunchReduction(recipe, *gpu, host);
+    return cuda::Cleared(cuda::LaunchReduction(recipe, *gpu, host));
   }
 }
 

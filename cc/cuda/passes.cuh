@@ -176,6 +176,7 @@ class PassDevice {
   template <class... Parameters, class... Arguments>
   void Launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes,
               Arguments... arguments) {
+    if (error_ == cudaSuccess && blocks > kMaxTasks) error_ = cudaErrorInvalidValue;
     if (error_ != cudaSuccess) return;
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(blocks));

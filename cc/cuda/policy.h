@@ -31,6 +31,9 @@ struct Crew {
 // 48 KB in 16 bits; 48 KB cover the latency of the H200's memory (modelled).
 constexpr int kLoadsInFlight = 8;
 
+// Rows of a thread that are kept in shared memory together, or not: those that it loads at once.
+constexpr int kKeptStep = kLoadsInFlight;
+
 // Lanes of a task where a row of channels is longer: 4096 channels become 8 tasks side by side.
 constexpr int kMaxWidth = 2 * kLanes;
 

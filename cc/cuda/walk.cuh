@@ -190,13 +190,14 @@ class Walk {
   // once, and runs out of registers.
   __device__ __forceinline__ void AddVectors(const Strip& strip, int rows, const S<C> (&s)[kStats],
                                              int64_t slot, Sums& sums) {
-    const bool fits = kKeeps && slot + (kRows - 1) * kThreads < kept_.slots;
-    uint4* kept = kept_.slot + (fits ? slot : 0);
     // Known to the compiler for a whole tensor, which makes offsets of addresses.
     const int64_t stride = std::is_same_v<L, Whole> ? kLanes : strip.stride;
     int64_t at = strip.begin;
 #pragma unroll 1
     for (int left = rows; left > 0; left -= kInFlight) {
+      // All passes agree, however many of their loads make a step of those that are kept.
+      const bool fits = kKeeps && slot + (kInFlight - 1) * kThreads < kept_.slots;
+      uint4* kept = kept_.slot + (fits ? slot : 0);
       uint4 raw[kInFlight][kInputs];
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) {
@@ -220,7 +221,7 @@ class Walk {
           if constexpr (kMaps) Store(io_.y + at + i * stride, y);
         }
       }
-      kept += kInFlight * kThreads;
+      slot += kInFlight * kThreads;
       at += kInFlight * stride;
     }
   }

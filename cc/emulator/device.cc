@@ -13,10 +13,31 @@ namespace lowbit::emulator {
 namespace {
 
 // From the table of technical specifications in the CUDA C++ Programming Guide.
-constexpr size_t kKb = 1024;
-const EmulatedDevice kTuring{7, 5, 4, 1024, 16, 64 * kKb, 64 * kKb, 0, 4 << 20, true, false};
-const EmulatedDevice kAmpere{8, 0, 4, 2048, 32, 164 * kKb, 163 * kKb, kKb, 40 << 20, true, false};
-const EmulatedDevice kHopper;
+EmulatedDevice Make(int major, int minor, int threads, int blocks, size_t shared_kb, size_t l2_mb) {
+  EmulatedDevice device;
+  device.major = major;
+  device.minor = minor;
+  device.threads_per_multiprocessor = threads;
+  device.blocks_per_multiprocessor = blocks;
+  device.shared_per_multiprocessor = shared_kb << 10;
+  device.shared_reserved_per_block = major < 8 ? 0 : 1 << 10;
+  device.shared_per_block = device.shared_per_multiprocessor - device.shared_reserved_per_block;
+  device.shared_granule = major < 8 ? 256 : 128;
+  device.l2_bytes = l2_mb << 20;
+  device.clusters = major >= 9;
+  return device;
+}
+
+struct Named {
+  const char* name;
+  EmulatedDevice device;
+};
+const Named kDevices[] = {
+    {"sm_75", Make(7, 5, 1024, 16, 64, 4)},     {"sm_80", Make(8, 0, 2048, 32, 164, 40)},
+    {"sm_86", Make(8, 6, 1536, 16, 100, 6)},    {"sm_89", Make(8, 9, 1536, 24, 100, 72)},
+    {"sm_90", Make(9, 0, 2048, 32, 228, 50)},   {"sm_100", Make(10, 0, 2048, 32, 228, 126)},
+    {"sm_120", Make(12, 0, 1536, 24, 100, 96)},
+};
 
 void ReadOrder(const std::string& name, EmulatedDevice* device) {
   const std::string random = "random";
@@ -36,7 +57,9 @@ EmulatedDevice FromEnvironment() {
   const char* name = std::getenv("LOWBIT_EMULATOR_DEVICE");
   const EmulatedDevice* found = FindEmulatedDevice(name != nullptr ? name : "sm_90");
   if (found == nullptr) {
-    Fail(std::string("LOWBIT_EMULATOR_DEVICE must be sm_75, sm_80 or sm_90, got ") + name);
+    std::string names;
+    for (const Named& known : kDevices) names += std::string(" ") + known.name;
+    Fail("LOWBIT_EMULATOR_DEVICE must be one of" + names + ", got " + name);
   }
   EmulatedDevice device = *found;
   const char* order = std::getenv("LOWBIT_EMULATOR_ORDER");
@@ -48,7 +71,9 @@ struct State {
   std::mutex mutex;
   EmulatedDevice device = FromEnvironment();
   int64_t launches = 0;
-  int64_t failing_launch = -1;
+  LaunchRecord last;
+  int64_t first_failing = 0;
+  int64_t failing = 0;
   cudaError_t failure = cudaSuccess;
 };
 
@@ -61,9 +86,9 @@ State& Locked(std::unique_lock<std::mutex>* lock) {
 }  // namespace
 
 const EmulatedDevice* FindEmulatedDevice(const char* name) {
-  if (std::strcmp(name, "sm_75") == 0) return &kTuring;
-  if (std::strcmp(name, "sm_80") == 0) return &kAmpere;
-  if (std::strcmp(name, "sm_90") == 0) return &kHopper;
+  for (const Named& known : kDevices) {
+    if (std::strcmp(name, known.name) == 0) return &known.device;
+  }
   return nullptr;
 }
 
@@ -82,17 +107,25 @@ int64_t LaunchCount() {
   return Locked(&lock).launches;
 }
 
-void FailLaunch(int64_t skipped, cudaError_t error) {
+LaunchRecord LastLaunch() {
+  std::unique_lock<std::mutex> lock;
+  return Locked(&lock).last;
+}
+
+void FailLaunch(int64_t skipped, cudaError_t error, int64_t failing) {
   std::unique_lock<std::mutex> lock;
   State& state = Locked(&lock);
-  state.failing_launch = state.launches + skipped;
+  state.first_failing = state.launches + skipped;
+  state.failing = failing;
   state.failure = error;
 }
 
-cudaError_t CountLaunch() {
+cudaError_t CountLaunch(const LaunchRecord& launch) {
   std::unique_lock<std::mutex> lock;
   State& state = Locked(&lock);
-  return state.launches++ == state.failing_launch ? state.failure : cudaSuccess;
+  state.last = launch;
+  const int64_t index = state.launches++ - state.first_failing;
+  return index >= 0 && index < state.failing ? state.failure : cudaSuccess;
 }
 
 }  // namespace lowbit::emulator

@@ -41,6 +41,11 @@ Function Find(const void* kernel) {
   return Settings(kernel);
 }
 
+template <class T>
+T CeilDiv(T a, T b) {
+  return (a + b - 1) / b;
+}
+
 int64_t Count(const dim3& size) { return int64_t{size.x} * size.y * size.z; }
 
 bool Within(const dim3& size, unsigned x, unsigned y, unsigned z) {
@@ -64,12 +69,33 @@ LaunchShape ReadShape(const cudaLaunchConfig_t& config) {
   return shape;
 }
 
+// Every piece of an SM that a block takes is rounded: warps to whole ones, registers to 256 of a
+// warp in one of four partitions, shared memory to the granule.
+int ResidentBlocks(const EmulatedDevice& device, int threads, size_t shared_bytes) {
+  constexpr int kRegisters = 65536 / 4;  // of a partition
+  constexpr int kRegisterGranule = 256;
+  const int warps = CeilDiv(threads, kWarpSize);
+  const int of_warp =
+      CeilDiv(device.registers_per_thread * kWarpSize, kRegisterGranule) * kRegisterGranule;
+  const int by_threads = device.threads_per_multiprocessor / kWarpSize / warps;
+  const int by_registers = kRegisters / of_warp * 4 / warps;
+  const size_t taken = shared_bytes + device.static_shared + device.shared_reserved_per_block;
+  const size_t rounded = CeilDiv(taken, device.shared_granule) * device.shared_granule;
+  const auto by_shared = static_cast<int>(
+      rounded == 0 ? device.blocks_per_multiprocessor : device.shared_per_multiprocessor / rounded);
+  return std::min({device.blocks_per_multiprocessor, by_threads, by_registers, by_shared});
+}
+
 cudaError_t CheckShape(const LaunchShape& shape, const Function& function) {
   if (!Within(shape.grid, 0x7fffffff, 0xffff, 0xffff) || !Within(shape.block, 1024, 1024, 64) ||
       Count(shape.block) > kMostThreads) {
     return cudaErrorInvalidConfiguration;
   }
-  return shape.shared_bytes > function.shared_bytes ? cudaErrorInvalidValue : cudaSuccess;
+  if (shape.shared_bytes > function.shared_bytes) return cudaErrorInvalidValue;
+  const int threads = static_cast<int>(Count(shape.block));
+  return ResidentBlocks(GetEmulatedDevice(), threads, shape.shared_bytes) == 0
+             ? cudaErrorLaunchOutOfResources
+             : cudaSuccess;
 }
 
 cudaError_t CheckCluster(const LaunchShape& shape, const Function& function,
@@ -86,10 +112,15 @@ cudaError_t CheckCluster(const LaunchShape& shape, const Function& function,
 cudaError_t CheckCooperative(const LaunchShape& shape, const EmulatedDevice& device) {
   if (!shape.cooperative) return cudaSuccess;
   if (!device.cooperative) return cudaErrorNotSupported;
-  int blocks = 0;
-  MaxActiveBlocks(&blocks, static_cast<int>(Count(shape.block)), shape.shared_bytes);
-  const int64_t resident = int64_t{blocks} * device.multiprocessors;
+  const int threads = static_cast<int>(Count(shape.block));
+  const int64_t resident =
+      int64_t{ResidentBlocks(device, threads, shape.shared_bytes)} * device.multiprocessors;
   return Count(shape.grid) > resident ? cudaErrorCooperativeLaunchTooLarge : cudaSuccess;
+}
+
+LaunchRecord Record(const LaunchShape& shape) {
+  return {Count(shape.grid), Count(shape.block), static_cast<int64_t>(shape.shared_bytes),
+          Count(shape.cluster), shape.cooperative};
 }
 
 cudaError_t Check(const LaunchShape& shape, const Function& function) {
@@ -108,19 +139,25 @@ cudaError_t Launch(const cudaLaunchConfig_t* config, const void* kernel,
   if (kernel == nullptr) return SetLastError(cudaErrorInvalidDeviceFunction);
   const LaunchShape shape = ReadShape(*config);
   cudaError_t error = Check(shape, Find(kernel));
-  if (error == cudaSuccess) error = CountLaunch();
+  if (error == cudaSuccess) error = CountLaunch(Record(shape));
   if (error != cudaSuccess) return SetLastError(error);
+  if (!GetEmulatedDevice().runs) return cudaSuccess;
   static std::mutex* one_at_a_time = new std::mutex;
   std::lock_guard<std::mutex> lock(*one_at_a_time);
   Grid(shape, thread, arguments).Run();
   return cudaSuccess;
 }
 
-cudaError_t SetFunctionAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+}  // namespace lowbit::emulator
+
+using namespace lowbit::emulator;
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (kernel == nullptr) return SetLastError(cudaErrorInvalidDeviceFunction);
+  const EmulatedDevice device = GetEmulatedDevice();
   std::lock_guard<std::mutex> lock(SettingsMutex());
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-    if (value < 0 || static_cast<size_t>(value) > GetEmulatedDevice().shared_per_block) {
+    if (value < 0 || static_cast<size_t>(value) + device.static_shared > device.shared_per_block) {
       return SetLastError(cudaErrorInvalidValue);
     }
     Settings(kernel).shared_bytes = value;
@@ -130,32 +167,25 @@ cudaError_t SetFunctionAttribute(const void* kernel, cudaFuncAttribute attribute
   return cudaSuccess;
 }
 
-cudaError_t GetFunctionAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
   if (attributes == nullptr) return SetLastError(cudaErrorInvalidValue);
   if (kernel == nullptr) return SetLastError(cudaErrorInvalidDeviceFunction);
   const EmulatedDevice device = GetEmulatedDevice();
   *attributes = cudaFuncAttributes();
+  attributes->sharedSizeBytes = device.static_shared;
+  attributes->numRegs = device.registers_per_thread;
   attributes->maxThreadsPerBlock = kMostThreads;
   attributes->maxDynamicSharedSizeBytes = static_cast<int>(Find(kernel).shared_bytes);
   attributes->binaryVersion = attributes->ptxVersion = 10 * device.major + device.minor;
   return cudaSuccess;
 }
 
-cudaError_t MaxActiveBlocks(int* blocks, int threads, size_t shared_bytes) {
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
+                                                          int threads, size_t shared_bytes) {
   if (blocks == nullptr || threads <= 0) return SetLastError(cudaErrorInvalidValue);
-  const EmulatedDevice device = GetEmulatedDevice();
-  const int warps = (threads + kWarpSize - 1) / kWarpSize;
-  *blocks = std::min(device.blocks_per_multiprocessor,
-                     device.threads_per_multiprocessor / (warps * kWarpSize));
-  const size_t shared = shared_bytes + device.shared_reserved_per_block;
-  if (shared > 0) {
-    *blocks =
-        static_cast<int>(std::min<size_t>(*blocks, device.shared_per_multiprocessor / shared));
-  }
-  if (threads > static_cast<int>(kMostThreads) || shared_bytes > device.shared_per_block) {
-    *blocks = 0;
-  }
+  if (kernel == nullptr) return SetLastError(cudaErrorInvalidDeviceFunction);
+  const bool fits =
+      threads <= static_cast<int>(kMostThreads) && shared_bytes <= Find(kernel).shared_bytes;
+  *blocks = fits ? ResidentBlocks(GetEmulatedDevice(), threads, shared_bytes) : 0;
   return cudaSuccess;
 }
-
-}  // namespace lowbit::emulator

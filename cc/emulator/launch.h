@@ -13,10 +13,6 @@ namespace lowbit::emulator {
 cudaError_t Launch(const cudaLaunchConfig_t* config, const void* kernel,
                    void (*thread)(const void*), const void* arguments);
 
-cudaError_t SetFunctionAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
-cudaError_t GetFunctionAttributes(cudaFuncAttributes* attributes, const void* kernel);
-cudaError_t MaxActiveBlocks(int* blocks, int threads, size_t shared_bytes);
-
 }  // namespace lowbit::emulator
 
 template <class... P, class... A>
@@ -36,19 +32,19 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 
 template <class... P>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute, int value) {
-  return lowbit::emulator::SetFunctionAttribute(reinterpret_cast<const void*>(kernel), attribute,
-                                                value);
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
 }
 
 template <class... P>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*kernel)(P...)) {
-  return lowbit::emulator::GetFunctionAttributes(attributes, reinterpret_cast<const void*>(kernel));
+  return cudaFuncGetAttributes(attributes, reinterpret_cast<const void*>(kernel));
 }
 
 template <class... P>
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(P...), int threads,
-                                                          size_t shared_bytes) {
-  return lowbit::emulator::MaxActiveBlocks(blocks, threads, shared_bytes);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*kernel)(P...),
+                                                          int threads, size_t shared_bytes) {
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+      blocks, reinterpret_cast<const void*>(kernel), threads, shared_bytes);
 }
 
 #endif  // LOWBIT_EMULATOR_LAUNCH_H_

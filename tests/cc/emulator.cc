@@ -134,18 +134,34 @@ bool SharedMemoryLimits() {
            attributes.maxDynamicSharedSizeBytes == 227 << 10;
   std::vector<unsigned> y(32);
   right &= Launched(large(WarpFunctions, y.data()));
-  return right && Refused(Launcher{1, 32, (227 << 10) + 1}, cudaErrorInvalidValue);
+  right &= Refused(Launcher{1, 32, (227 << 10) + 1}, cudaErrorInvalidValue);
+  UseDevice("sm_90", [](EmulatedDevice* device) { device->static_shared = 1; });
+  right &= cudaFuncSetAttribute(WarpFunctions, attribute, 227 << 10) == cudaErrorInvalidValue;
+  UseDevice("sm_90", [](EmulatedDevice* device) { device->registers_per_thread = 129; });
+  return right && Refused(Launcher{1, 1024}, cudaErrorLaunchOutOfResources);
 }
 
 bool Occupancy() {
+  const auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
   const auto blocks = [](int threads, size_t shared) {
     int n = -1;
     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, WarpFunctions, threads, shared);
     return n;
   };
   bool right = blocks(256, 0) == 8 && blocks(1, 0) == 32 && blocks(33, 0) == 32 &&
-               blocks(128, 100 << 10) == 2 && blocks(1025, 0) == 0;
+               blocks(128, (48 << 10) + 1) == 0 && blocks(1025, 0) == 0;
+  cudaFuncSetAttribute(WarpFunctions, limit, 100 << 10);
+  right &= blocks(128, 100 << 10) == 2;
+  // Three take 77,824 bytes each, in pieces of 128.
+  cudaFuncSetAttribute(WarpFunctions, limit, 80 << 10);
+  right &= blocks(128, 75 << 10) == 3 && blocks(128, (75 << 10) + 1) == 2;
+  UseDevice("sm_90", [](EmulatedDevice* device) { device->static_shared = 1; });
+  right &= blocks(128, (75 << 10) - 1) == 3 && blocks(128, 75 << 10) == 2;
+  UseDevice("sm_90", [](EmulatedDevice* device) { device->registers_per_thread = 129; });
+  right &= blocks(256, 0) == 1 && blocks(128, 0) == 3 && blocks(1024, 0) == 0;
   UseDevice("sm_75");
+  cudaFuncSetAttribute(WarpFunctions, limit, 64 << 10);
+  right &= blocks(128, (16 << 10) - 255) == 4 && blocks(128, (16 << 10) + 1) == 3;
   return right && blocks(256, 0) == 4 && blocks(128, 64 << 10) == 1 && blocks(128, 65 << 10) == 0;
 }
 
@@ -179,9 +195,21 @@ bool Configurations() {
 
 bool FailedLaunch() {
   std::vector<unsigned> y(kThreads);
-  lowbit::emulator::FailLaunch(1, cudaErrorLaunchFailure);
+  lowbit::emulator::FailLaunch(1, cudaErrorLaunchFailure, 2);
   const auto launch = [&] { return Launcher{}(WarpFunctions, y.data()); };
-  return launch() == cudaSuccess && launch() == cudaErrorLaunchFailure && launch() == cudaSuccess;
+  return launch() == cudaSuccess && launch() == cudaErrorLaunchFailure &&
+         launch() == cudaErrorLaunchFailure && launch() == cudaSuccess;
+}
+
+// A device that runs nothing still refuses what does not fit.
+bool RecordedLaunch() {
+  UseDevice("sm_90", [](EmulatedDevice* device) { device->runs = false; });
+  unsigned untouched = 7;
+  bool right = Launcher{32, 256, 1024, true}(WarpFunctions, &untouched) == cudaSuccess;
+  const lowbit::emulator::LaunchRecord last = lowbit::emulator::LastLaunch();
+  right &= last.blocks == 32 && last.threads == 256 && last.shared_bytes == 1024 &&
+           last.cooperative && last.cluster == 1 && untouched == 7;
+  return right && Refused(Launcher{33, 256, 1024, true}, cudaErrorCooperativeLaunchTooLarge);
 }
 
 bool Attributes() {
@@ -219,6 +247,7 @@ const Cases kCases = {
     {"cluster_limits", ClusterLimits},
     {"configurations", Configurations},
     {"failed_launch", FailedLaunch},
+    {"recorded_launch", RecordedLaunch},
     {"attributes", Attributes},
 };
 

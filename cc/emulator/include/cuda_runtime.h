@@ -19,8 +19,9 @@
 // What is not: a missing __threadfence never shows in a result, only under ThreadSanitizer, and
 // only the one of the thread that writes; a block that ends while its cluster reads its shared
 // memory shows if it ends early enough; threads that wait for each other in a loop of loads,
-// without a barrier, may loop forever; neither registers, the bounds of __launch_bounds__ nor
-// static shared memory limit a launch; no FMA contraction, coalescing, bank conflicts or time.
+// without a barrier, may loop forever; the bounds of __launch_bounds__ limit no launch, and
+// registers and static shared memory only as device.h says that every kernel has them; no FMA
+// contraction, coalescing, bank conflicts or time.
 #ifndef LOWBIT_EMULATOR_INCLUDE_CUDA_RUNTIME_H_
 #define LOWBIT_EMULATOR_INCLUDE_CUDA_RUNTIME_H_
 

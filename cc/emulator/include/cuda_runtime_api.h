@@ -63,7 +63,7 @@ enum cudaFuncAttribute {
 };
 
 struct cudaFuncAttributes {
-  size_t sharedSizeBytes;  // static; the emulator cannot tell and says 0
+  size_t sharedSizeBytes;  // static
   size_t constSizeBytes;
   size_t localSizeBytes;
   int maxThreadsPerBlock;
@@ -126,6 +126,12 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
+
+// Of a kernel's address. The kernels' own header has the same for functions.
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
+                                                          int threads, size_t shared_bytes);
 
 // Bounds are AddressSanitizer's of malloc; the memory is NaN until it is written.
 cudaError_t cudaMalloc(void** memory, size_t bytes);
