@@ -344,6 +344,19 @@ def test_every_16_bit_value(emulator, cpu, gpu, name):
     same(outputs, run(cpu, "linear", [x], **options))
 
 
+def test_widening_by_integers(emulator):
+    """All signs and exponents, with mantissas that begin and end in any way; random ones."""
+    ends = np.array([0, 1, 2, 0x7FFF, 0x8000, 0x8001, 0xFFFE, 0xFFFF], np.uint32)
+    bits = (np.arange(1 << 16, dtype=np.uint32)[:, None] << np.uint32(16)) | ends
+    more = np.random.default_rng(0).integers(1 << 32, size=1 << 20, dtype=np.uint32)
+    x = np.concatenate([bits.ravel(), more]).view(np.float32)
+    y = np.zeros(x.size)
+    addresses = (ctypes.c_void_p(a.ctypes.data) for a in (x, y))
+    emulator.library.lowbit_test_widen(*addresses, ctypes.c_int64(x.size))
+    with np.errstate(invalid="ignore"):  # a NaN that signals
+        assert np.array_equal(y.view(np.uint64), x.astype(np.float64).view(np.uint64))
+
+
 def pairwise(join, parts):
     """Joins neighbours along the first axis, then neighbours of those."""
     if len(parts) == 0:

@@ -37,6 +37,9 @@ MOVERS = ("RunTeam", "ReduceRows", "MapRows", "MapFlat")
 SM_REGISTERS = 65536
 WALKERS = {True: (3, 128), False: (2, 256)}
 FLAT = (3, 256)
+STATIC_SHARED = 544  # of RunTeam, as tests/cc/emulated.cc and test_cuda.py take it
+RESERVED = 1024  # which cuobjdump counts as well from compute capability 9.0 on
+SLOW_FP64 = (75, 86, 89, 120)  # a lane for 64 of FP32
 
 pytestmark = pytest.mark.skipif(
     lowbit._loader.cuda_build() is None,
@@ -71,7 +74,7 @@ class Function(NamedTuple):
     code: list[str]
 
 
-def cuobjdump(*arguments):
+def cuobjdump(*arguments, file=KERNELS):
     folders = os.get_exec_path()
     packages = pathlib.Path(sysconfig.get_path("purelib"), "nvidia")
     folders += [str(folder) for folder in packages.glob("*/bin")]
@@ -80,7 +83,7 @@ def cuobjdump(*arguments):
     if tool is None:
         pytest.skip("cuobjdump not found: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     return subprocess.run(
-        [tool, *arguments, str(KERNELS)],
+        [tool, *arguments, str(file)],
         capture_output=True,
         text=True,
         check=True,
@@ -105,9 +108,11 @@ def functions():
 
 @pytest.fixture(scope="module")
 def resources():
-    """Name, registers, stack frame and local memory of every kernel, for every architecture."""
+    """Name, registers, stack frame, local and static shared memory of every kernel, everywhere."""
     usage = cuobjdump("-res-usage")
-    return re.findall(r"Function (\S+?):\s+REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", usage)
+    pattern = r"Function (\S+?):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)"
+    found = re.findall(pattern, usage)
+    return [(name, reg, stack, local, int(shared)) for name, reg, stack, shared, local in found]
 
 
 def movers(functions):
@@ -140,13 +145,41 @@ def test_tensors_move_in_16_bytes(functions):
 def test_registers_suffice(functions, resources):
     """No kernel has local memory, be it for a spilled register or for an array."""
     assert len(resources) == len(functions)
-    assert [kernel for kernel in resources if kernel[2:] != ("0", "0")] == []
+    assert [kernel for kernel in resources if kernel[2:4] != ("0", "0")] == []
+
+
+@pytest.mark.slow
+def test_registers_suffice_to_widen_by_integers(tmp_path):
+    """With the switch that policy.h leaves off, on GPUs where it matters."""
+    nvcc = shutil.which("nvcc", path=os.pathsep.join([*os.get_exec_path(), "/usr/local/cuda/bin"]))
+    if nvcc is None:
+        pytest.skip("nvcc not found")
+    root = pathlib.Path(__file__).parents[1]
+    command = [nvcc, "-c", root / "cc/cuda/kernels.cu", "-o", tmp_path / "kernels.o", "-O3"]
+    command += ["-I", root / "cc", "-std=c++17", "-fmad=false", "-diag-suppress", "20011,20014"]
+    command += ["-DLOWBIT_WIDEN_BY_INTEGERS=1", "-Xptxas", "-v", "--threads", "2"]
+    for number in SLOW_FP64:
+        command += ["-gencode", f"arch=compute_{number},code=sm_{number}"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill", result.stderr)
+    assert len(spills) > 90 * len(SLOW_FP64)
+    assert set(spills) == {("0", "0")}
+    sass = cuobjdump("-sass", "-arch", "sm_75", file=tmp_path / "kernels.o")
+    [mean] = re.findall(
+        r"Function : \S+RunTeamINS_17BinaryMeanScalingIfE.*?(?=Function :|$)", sass, re.S
+    )
+    widenings = [line for line in mean.splitlines() if "F2F.F64.F32" in line]
+    assert widenings
+    assert all(re.search(r"@!?U?P\d F2F", line) for line in widenings)
 
 
 def test_registers_allow_the_blocks_that_the_policy_counts_on(resources):
-    """Else a grid whose blocks wait for each other would not be resident."""
+    """Else fewer thread blocks would be resident, or keep less, than the tests take it."""
     checked = 0
-    for name, registers, *_ in resources:
+    for name, registers, *_, shared in resources:
+        if "RunTeam" in name:
+            assert shared - (RESERVED if shared > RESERVED else 0) <= STATIC_SHARED, name
         if any(mover in name for mover in MOVERS):
             blocks, threads = (
                 FLAT if "MapFlat" in name else WALKERS["Half" in name or "Bfloat" in name]

@@ -15,7 +15,7 @@ struct Gpu {
   int ordinal;
   int multiprocessors;
   int shared_bytes_per_block;  // that a kernel may ask for
-  bool cooperative;  // grids whose thread blocks wait for each other
+  bool cooperative;            // grids whose thread blocks wait for each other
   bool clusters;
 };
 

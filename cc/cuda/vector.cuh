@@ -47,6 +47,44 @@ __device__ __forceinline__ T ToStorage(Compute<T> x) {
   return Narrow<T>(x);
 }
 
+// static_cast<double>(x), without an FP64 instruction for the numbers that sums are made of.
+__device__ __forceinline__ double WidenByIntegers(float x) {
+  const unsigned bits = __float_as_uint(x);
+  const unsigned magnitude = bits & 0x7fffffffu;
+  const unsigned high = magnitude == 0 ? 0 : (magnitude >> 3) + 0x38000000u;
+  double wide =
+      __hiloint2double(static_cast<int>(high | (bits & 0x80000000u)), static_cast<int>(bits << 29));
+  // Subnormal numbers, infinity and NaN. Volatile, or nvcc converts always and selects.
+  if (magnitude != 0 && magnitude - 0x00800000u >= 0x7f000000u) {
+#ifdef __CUDA_ARCH__
+    asm volatile("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(x));
+#else
+    wide = x;
+#endif
+  }
+  return wide;
+}
+
+#if defined(LOWBIT_CUDA_EMULATOR) ||                                          \
+    (defined(__CUDA_ARCH__) &&                                                \
+     (__CUDA_ARCH__ == 750 || (__CUDA_ARCH__ > 800 && __CUDA_ARCH__ < 900) || \
+      __CUDA_ARCH__ >= 1200))
+#define LOWBIT_SLOW_FP64 1
+#else
+#define LOWBIT_SLOW_FP64 0
+#endif
+
+// static_cast<To>(x), as the policy says.
+template <typename To, typename From>
+__device__ __forceinline__ To Widened(From x) {
+  constexpr bool kFloat = std::is_same_v<To, double> && std::is_same_v<From, float>;
+  if constexpr (LOWBIT_WIDEN_BY_INTEGERS && LOWBIT_SLOW_FP64 && kFloat) {
+    return WidenByIntegers(x);
+  } else {
+    return static_cast<To>(x);
+  }
+}
+
 // The lanes of a vector in the compute type.
 template <typename T>
 struct Lanes {

@@ -95,7 +95,7 @@ struct LaneSums {
     Lane lane[kLanes] = {};
 
     __device__ __forceinline__ void Add(int i, C term) {
-      lane[i] = Joined<join>(lane[i], static_cast<Lane>(term));
+      lane[i] = Joined<join>(lane[i], Widened<Lane>(term));
     }
   };
 };

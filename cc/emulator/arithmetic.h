@@ -25,6 +25,10 @@ inline float __uint_as_float(unsigned v) { return lowbit::emulator::BitCast<floa
 inline float __int_as_float(int v) { return lowbit::emulator::BitCast<float>(v); }
 inline long long __double_as_longlong(double v) { return lowbit::emulator::BitCast<long long>(v); }
 inline double __longlong_as_double(long long v) { return lowbit::emulator::BitCast<double>(v); }
+inline double __hiloint2double(int high, int low) {
+  const auto part = [](int v) { return static_cast<unsigned long long>(static_cast<unsigned>(v)); };
+  return lowbit::emulator::BitCast<double>(part(high) << 32 | part(low));
+}
 
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
