@@ -10,13 +10,14 @@ import shared
 import argparse
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import build
 import facts
 from device import Emulator, Gpu, find_torch
+from limit import SECONDS, Limit, OutOfTime
 from ops import OPS, SIZES, Op, Size
 from race import check, race
 from rich.console import Console
@@ -24,9 +25,18 @@ from rich.progress import track
 from rows import Row, table
 from speed_chart import save_chart
 
-DRY_SIZES = (Size("2K", 4), Size("20K", 40), Size("20K-bfloat16", 40, "bfloat16"))
-ROUNDS = 15
-TABLE_WIDTH = 150
+# First axis, depthwise and the smallest of the others.
+DRY_KERNELS = ("7x7x3x64", "3x3x64x64", "3x3x512x1-depthwise")
+DRY_SIZES = (
+    Size("2K", (4, 512)),
+    Size("20K", (40, 512)),
+    Size("20K-bfloat16", (40, 512), "bfloat16"),
+    Size("20K-half", (40, 512), "float16"),
+    *(size for size in SIZES if size.name in DRY_KERNELS),
+)
+ROUNDS = 7
+RESERVE = 8.0  # seconds for the table, the chart, and the end of a call
+TABLE_WIDTH = 170
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,23 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
+    limit = Limit(options.limit, RESERVE)
+    rows: list[Row] = []
+    pending = [(op, size) for size in options.sizes for op in options.ops if op.suits(size)]
     try:
-        device, torch, machine = _device(options.dry_run)
+        with limit:
+            device, torch, machine = _device(options.dry_run)
+            console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
+            for op, size in track(pending, "Timing", console=console):
+                rows.append(_row(device, torch, op, size, options))
+                _save(rows, pending, machine, options)
+    except OutOfTime:
+        if not rows:
+            console.print("No time left: nothing was timed", style="red")
+            return 1
     except shared.Missing as error:
         shared.stop(error)
     except build.BuildError as error:
         console.print(f"The build failed:\n{error}", markup=False)
         return 1
-    console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    ops = [op for op in OPS if op.name in options.ops]
-    pending = _rows(device, torch, ops, options)
-    count = len(ops) * len(options.sizes)
-    title = "Checking" if options.dry_run else "Timing"
-    rows = list(track(pending, title, count, console=console))
-    console.print(table(rows, machine["GPU"]))
-    for name, reason in {n: r for row in rows for n, r in row.absent.items()}.items():
-        console.print(f"{name}: absent, {reason}", markup=False)
-    _save(rows, machine, options, console)
+    _report(rows, pending, machine, options, console)
     return int(any(row.mistake for row in rows))
 
 
@@ -61,16 +74,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ops", nargs="+", choices=ops, default=ops, metavar="OP")
     parser.add_argument("--sizes", nargs="+", choices=names, metavar="SIZE")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each contestant")
+    parser.add_argument("--limit", type=float, default=SECONDS, help="seconds that all may take")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/<GPU>.json")
     parser.add_argument("--png", type=Path, help="default: beside the JSON file")
     parser.add_argument("--dry-run", action="store_true", help="on the emulator: needs no GPU")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
+    if options.limit <= RESERVE:
+        parser.error(f"--limit must be more than {RESERVE:.0f}, got {options.limit:g}")
     sizes = DRY_SIZES if options.dry_run else SIZES
     if options.sizes is not None:
-        sizes = [size for size in (*SIZES, *DRY_SIZES) if size.name in options.sizes]
+        every = {size.name: size for size in (*SIZES, *DRY_SIZES)}
+        sizes = tuple(every[name] for name in options.sizes)
     options.sizes = sizes
+    options.ops = [op for op in OPS if op.name in options.ops]
     return options
 
 
@@ -83,32 +101,59 @@ def _device(dry_run: bool) -> tuple[Any, Any, dict[str, Any]]:
     return Gpu(torch, libraries.cuda), torch, facts.facts(torch, build.nvcc())
 
 
-def _rows(device: Any, torch: Any, ops: list[Op], options: argparse.Namespace) -> Iterator[Row]:
-    for size in options.sizes:
-        for op in ops:
-            row = check(device, torch, op, size)
-            if row.mistake is None and not options.dry_run:
-                race(row, device, options.rounds)
-            yield row
+def _row(device: Any, torch: Any, op: Op, size: Size, options: argparse.Namespace) -> Row:
+    row, peers = check(device, torch, op, size)
+    if row.mistake is None and not options.dry_run:
+        race(row, device, peers, options.rounds)
+    return row
+
+
+def _json_of(machine: dict[str, Any], options: argparse.Namespace) -> Path | None:
+    if options.json is not None or options.dry_run:
+        return options.json
+    name = re.sub(r"\W+", "-", machine["GPU"]).strip("-").lower()
+    return Path(__file__).parents[1] / "results" / f"{name}.json"
 
 
 def _save(
-    rows: list[Row], machine: dict[str, Any], options: argparse.Namespace, console: Console
+    rows: list[Row],
+    pending: list[tuple[Op, Size]],
+    machine: dict[str, Any],
+    options: argparse.Namespace,
 ) -> None:
-    if options.json is None and options.dry_run:
+    """Writes what there is so far; a reader finds the file as it was before, or as it is now."""
+    path = _json_of(machine, options)
+    if path is None:
         return
-    if options.json is None:
-        name = re.sub(r"\W+", "-", machine["GPU"]).strip("-").lower()
-        options.json = Path(__file__).parents[1] / "results" / f"{name}.json"
-    options.png = options.png or options.json.with_suffix(".png")
-    for path in (options.json, options.png):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left = [f"{op.name} {size.name}" for op, size in pending[len(rows) :]]
     data = {"machine": machine, "rounds": options.rounds, "rows": [r.to_json() for r in rows]}
-    options.json.write_text(json.dumps(data, indent=2) + "\n")
-    console.print(f"Wrote {options.json}")
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps({**data, "no time left for": left}, indent=2) + "\n")
+    new.replace(path)
+
+
+def _report(
+    rows: list[Row],
+    pending: list[tuple[Op, Size]],
+    machine: dict[str, Any],
+    options: argparse.Namespace,
+    console: Console,
+) -> None:
+    console.print(table(rows, machine["GPU"]))
+    for name, reason in {(n, r): None for row in rows for n, r in row.absent.items()}:
+        console.print(f"{name}: absent, {reason}", markup=False)
+    if left := ", ".join(f"{op.name} {size.name}" for op, size in pending[len(rows) :]):
+        console.print(f"No time left for: {left}", markup=False, style="yellow")
+    path = _json_of(machine, options)
+    if path is None:
+        return
+    console.print(f"Wrote {path}", markup=False)
     if not options.dry_run:
-        save_chart(rows, machine, options.png)
-        console.print(f"Wrote {options.png}")
+        chart = options.png or path.with_suffix(".png")
+        chart.parent.mkdir(parents=True, exist_ok=True)
+        save_chart(rows, machine, chart)
+        console.print(f"Wrote {chart}", markup=False)
 
 
 if __name__ == "__main__":

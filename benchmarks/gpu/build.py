@@ -12,6 +12,7 @@ from typing import NamedTuple
 from shared import ROOT, Missing
 
 FOLDER = ROOT / "build"
+GPU_FOLDER = FOLDER / "gpu"
 CPU, CUDA, EMULATED = "lowbit_kernels_test", "lowbit_cuda_test", "lowbit_cuda_emulated"
 SOURCES = {
     CPU: ["cc/core", "cc/cpu", "cc/numpy", "tests/cc/kernels.h", "tests/cc/kernels.cc"],
@@ -34,18 +35,17 @@ class Libraries(NamedTuple):
 
 
 def for_gpu(capability: tuple[int, int]) -> Libraries:
-    """Builds for a GPU of that compute capability.
+    """Builds for a GPU of that compute capability, and loads what was built.
 
     Raises:
         Missing: There is no nvcc, CMake or C++ compiler.
         BuildError: One of them failed.
     """
     nvcc()
-    folder = FOLDER / "gpu"
     architecture = f"{capability[0]}{capability[1]}-real"
     options = ["-DLOWBIT_CUDA=ON", f"-DLOWBIT_CUDA_ARCHITECTURES={architecture}"]
-    _build(folder, [CPU, CUDA], options)
-    return _load(_library(CPU), _library(CUDA, folder))
+    _build(GPU_FOLDER, [CPU, CUDA], options)
+    return load()
 
 
 def for_emulator() -> Libraries:
@@ -58,7 +58,15 @@ def for_emulator() -> Libraries:
     old = [name for name in (CPU, EMULATED) if not _is_up_to_date(name)]
     if old:
         _build(FOLDER / "emulated", old, ["-DLOWBIT_CUDA=OFF"])
-    return _load(_library(CPU), _library(EMULATED))
+    return load(emulator=True)
+
+
+def load(emulator: bool = False) -> Libraries:
+    """Loads what one of the two functions above has built, perhaps in another process."""
+    cuda = _library(EMULATED) if emulator else _library(CUDA, GPU_FOLDER)
+    libraries = Libraries(ctypes.CDLL(str(_library(CPU))), ctypes.CDLL(str(cuda)))
+    libraries.cuda.lowbit_test_explain.restype = ctypes.c_char_p
+    return libraries
 
 
 def nvcc() -> Path:
@@ -104,6 +112,8 @@ def _build(folder: Path, names: list[str], options: list[str]) -> None:
     environment = {**os.environ, "PATH": path, "NVCC_APPEND_FLAGS": "-lineinfo"}
     options = [*options, "-DLOWBIT_TF=OFF", "-DLOWBIT_BUILD_TESTS=ON"]
     options += [f"-DPython_EXECUTABLE={sys.executable}"]
+    if shutil.which("ninja", path=path) and not (folder / "CMakeCache.txt").exists():
+        options += ["-G", "Ninja"]  # On a machine that may have no make.
     print(f"Building {' and '.join(names)} in {folder.relative_to(ROOT)}", flush=True)
     for command in (
         [cmake, "-S", ROOT, "-B", folder, *options],
@@ -112,9 +122,3 @@ def _build(folder: Path, names: list[str], options: list[str]) -> None:
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if run.returncode != 0:
             raise BuildError(f"{run.stdout[-2000:]}{run.stderr[-4000:]}")
-
-
-def _load(cpu: Path, cuda: Path) -> Libraries:
-    libraries = Libraries(ctypes.CDLL(str(cpu)), ctypes.CDLL(str(cuda)))
-    libraries.cuda.lowbit_test_explain.restype = ctypes.c_char_p
-    return libraries

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,12 +56,14 @@ class Examiner:
         cpu: The CPU's kernels.
         torch: PyTorch, or None.
         torch_device: Where PyTorch checks large results.
+        threads: Those of the CPU's kernels.
     """
 
     device: Any
     cpu: Any
     torch: Any
     torch_device: str
+    threads: int = 1
 
     def examine(self, case: Case) -> dict[str, str | None]:
         """Returns the mistake that each of CHECKS has found, or None."""
@@ -71,8 +72,8 @@ class Examiner:
             first = self._run(case, inputs)
             self.device.launch(first.call)
             outputs = first.outputs()
-        except (AssertionError, RuntimeError) as error:
-            return {name: str(error) for name in CHECKS}
+        except Exception as error:
+            return {name: _text(error) for name in CHECKS}
         same = functools.partial(_difference, outputs)
         return {
             "float64": _mistake(lambda: self._by_float64(case, inputs, outputs)),
@@ -93,23 +94,23 @@ class Examiner:
         return run.outputs()
 
     def _by_cpu(self, case: Case, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        threads = os.cpu_count() or 1
-        return kernels.run(self.cpu, case.kernel, inputs, layout=case.layout, threads=threads)
+        options = {"layout": case.layout, "threads": self.threads}
+        return kernels.run(self.cpu, case.kernel, inputs, **options)
 
     def _by_float64(
         self, case: Case, inputs: list[np.ndarray], outputs: list[np.ndarray]
     ) -> str | None:
         if case.special:
             return None
-        outer, channels, inner = case.layout
-        if case.size < LARGE or self.torch is None or inner * channels > max(inner, channels):
+        channels = case.layout[1]
+        if case.size < LARGE or self.torch is None:
             layout = None if channels == 1 else case.layout
             kernels.check(case.kernel, inputs, outputs, layout=layout)
             return None
         import formulas  # needs PyTorch
 
         tensors = [formulas.tensor(a, self.torch_device) for a in inputs]
-        tensors = [t.reshape(outer * inner, channels) if t.numel() > 1 else t[0] for t in tensors]
+        tensors = [t.reshape(case.layout) if t.numel() > 1 else t[0] for t in tensors]
         right = formulas.exact(case.kernel, tensors, hyper=0.7, per_channel=channels > 1)
         return formulas.mistake([formulas.tensor(a, self.torch_device) for a in outputs], right)
 
@@ -123,8 +124,8 @@ class Examiner:
             run = self._run(case, inputs)
             graph = self.device.capture(run.call)
             graph.replay()
-        except RuntimeError as error:
-            return dict.fromkeys(("graph", "one launch"), str(error))
+        except Exception as error:
+            return dict.fromkeys(("graph", "one launch"), _text(error))
         one = graph.kernels == 1 or case.size == 0
         return {
             "graph": _mistake(lambda: same(run.outputs())),
@@ -154,8 +155,18 @@ def _mistake(check: Callable[[], str | None]) -> str | None:
     """Returns what the check returns or raises."""
     try:
         return check()
-    except (AssertionError, RuntimeError) as error:
-        return str(error)
+    except Exception as error:
+        return _text(error)
+
+
+def _text(error: Exception) -> str:
+    """Returns what an error says, and what it is, if it is no mistake of a kernel's."""
+    text = str(error)
+    return (
+        text
+        if isinstance(error, AssertionError | RuntimeError)
+        else f"{type(error).__name__}: {text}"
+    )
 
 
 def _difference(outputs: list[np.ndarray], others: list[np.ndarray]) -> str | None:

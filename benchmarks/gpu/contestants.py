@@ -12,7 +12,7 @@ import formulas
 import numpy as np
 import torch
 from device import Gpu
-from ops import CHANNELS, Op, Size
+from ops import Op, Size
 from shared import kernels
 from stopwatch import Queue
 
@@ -27,11 +27,10 @@ def sets_of_buffers(op: Op, size: Size, l2_bytes: int) -> int:
     return max(2, min(MOST_SETS, ceil(2 * l2_bytes / op.moved_bytes(size))))
 
 
-def tensors_of(op: Op, size: Size, inputs: list[np.ndarray], device: str) -> list[torch.Tensor]:
+def tensors_of(size: Size, inputs: list[np.ndarray], device: str) -> list[torch.Tensor]:
     """Returns the inputs in the shapes that the formulas take."""
-    shape = (size.rows, CHANNELS)
     tensors = [formulas.tensor(array, device) for array in inputs]
-    return [t.reshape(shape) if t.numel() == size.elements else t[0] for t in tensors]
+    return [t.reshape(size.layout) if t.numel() == size.elements else t[0] for t in tensors]
 
 
 def formula(op: Op) -> Callable[..., list[torch.Tensor]]:
@@ -45,12 +44,32 @@ def formula(op: Op) -> Callable[..., list[torch.Tensor]]:
     return run
 
 
-def compiled(op: Op, tensors: list[torch.Tensor]) -> Callable[..., list[torch.Tensor]]:
-    """Returns the same, compiled for these tensors."""
+def peers(
+    op: Op, tensors: list[torch.Tensor], device: str
+) -> tuple[dict[str, Callable[..., list[torch.Tensor]]], dict[str, str]]:
+    """Returns what PyTorch and Triton have for these tensors, and why there is not more."""
+    functions, absent = {"eager": formula(op)}, {}
+    if device != "cuda":
+        return functions, dict.fromkeys(("compiled", "pair"), "compiled on a GPU only")
+    for name, make in (("compiled", _compiled), ("pair", _pair)):
+        try:
+            function = make(op)
+            function(*tensors)
+            functions[name] = function
+        except Exception as error:  # of any of the compilers that are called
+            absent[name] = f"{type(error).__name__}: {str(error)[:300]}"
+    return functions, absent
+
+
+def _compiled(op: Op) -> Callable[..., list[torch.Tensor]]:
     torch._dynamo.reset()  # Or it would compile for any size, from the second one on.
-    function = torch.compile(formula(op), dynamic=False)
-    function(*tensors)
-    return function
+    return torch.compile(formula(op), dynamic=False)
+
+
+def _pair(op: Op) -> Callable[..., list[torch.Tensor]]:
+    import pair  # needs Triton
+
+    return pair.pair(op)
 
 
 def queue_formula(

@@ -8,6 +8,8 @@ a network: it stays in the dtype of its input.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,21 +25,24 @@ def linear_grad(dy: Tensor, x: Tensor, max_value: float) -> Tensor:
 
 
 def binary(x: Tensor, per_channel: bool = False, wide: torch.dtype | None = None) -> Tensor:
-    """Of the whole tensor, or of each column."""
-    axis = 0 if per_channel else None
-    scale = x.abs().mean(axis, dtype=wide).to(x.dtype)
+    """Of the whole tensor, or of each channel of [outer, channels, inner]."""
+    scale = x.abs().mean(**_axes(per_channel), dtype=wide).to(x.dtype)
     return torch.where(x >= 0, scale, -scale)
+
+
+def _axes(per_channel: bool) -> dict[str, Any]:
+    return {"dim": (0, 2), "keepdim": True} if per_channel else {}
 
 
 def twn(
     w: Tensor, threshold: float, per_channel: bool = False, wide: torch.dtype | None = None
 ) -> Tensor:
-    """Of the whole tensor, or of each column."""
-    axis = 0 if per_channel else None
+    """Of the whole tensor, or of each channel of [outer, channels, inner]."""
+    axes = _axes(per_channel)
     size = w.abs()
-    dead = size <= (threshold * size.mean(axis, dtype=wide)).to(w.dtype)
-    total = size.masked_fill(dead, 0).sum(axis, dtype=wide)
-    scale = (total / (~dead).sum(axis).clamp(min=1)).to(w.dtype)
+    dead = size <= (threshold * size.mean(**axes, dtype=wide)).to(w.dtype)
+    total = size.masked_fill(dead, 0).sum(**axes, dtype=wide)
+    scale = (total / (~dead).sum(**axes).clamp(min=1)).to(w.dtype)
     return torch.where(w > 0, scale, -scale).masked_fill(dead, 0)
 
 

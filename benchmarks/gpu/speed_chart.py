@@ -13,6 +13,7 @@ from rows import Row
 _LINES = {
     "lowbit": ("lowbit", "#0b5394", "o"),
     "compiled": ("torch.compile", "#b7b7b7", "s"),
+    "pair": ("two kernels of Triton", "#e69138", "D"),
     "eager": ("PyTorch, eager", "#7f7f7f", "^"),
     "copy": ("copy of the same bytes", "black", ""),
 }
@@ -20,7 +21,10 @@ _COLUMNS = 2
 
 
 def save_chart(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
-    """Draws one panel an op, and writes it as a PNG. 16-bit sizes are hollow marks."""
+    """Draws one panel an op, and writes it as a PNG.
+
+    Kernels' shapes and 16-bit sizes are hollow marks.
+    """
     ops = list(dict.fromkeys(row.op for row in rows))
     lines = -(-len(ops) // _COLUMNS)
     figure = Figure(figsize=(11, 1.2 + 2.6 * lines), layout="constrained")
@@ -42,9 +46,10 @@ def save_chart(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
 def _draw(panel: Axes, title: str, rows: list[Row]) -> None:
     for name, (label, color, marker) in _LINES.items():
         there = [row for row in rows if name in row.seconds]
-        wide = [row for row in there if row.size.dtype == "float32"]
+        wide = [row for row in there if row.size.dtype == "float32" and row.size.suits == "all"]
+        wide.sort(key=lambda row: row.size.elements)
         panel.plot(*_points(wide, name), color=color, marker=marker, markersize=4, label=label)
-        narrow = [row for row in there if row.size.dtype != "float32"]
+        narrow = [row for row in there if row not in wide]
         mark = marker or "_"
         panel.plot(*_points(narrow, name), mark, color=color, markersize=7, fillstyle="none")
     panel.set_xscale("log")
