@@ -10,7 +10,7 @@ namespace {
 
 cudaError_t Query(int ordinal, Gpu* gpu) {
   int cooperative = 0;
-  int major = 0;
+  int clusters = 0;
   const struct {
     int* value;
     cudaDeviceAttr attribute;
@@ -18,7 +18,7 @@ cudaError_t Query(int ordinal, Gpu* gpu) {
       {&gpu->multiprocessors, cudaDevAttrMultiProcessorCount},
       {&gpu->shared_bytes_per_block, cudaDevAttrMaxSharedMemoryPerBlockOptin},
       {&cooperative, cudaDevAttrCooperativeLaunch},
-      {&major, cudaDevAttrComputeCapabilityMajor},
+      {&clusters, cudaDevAttrClusterLaunch},
   };
   for (const auto& query : queries) {
     const cudaError_t error = cudaDeviceGetAttribute(query.value, query.attribute, ordinal);
@@ -26,7 +26,7 @@ cudaError_t Query(int ordinal, Gpu* gpu) {
   }
   gpu->ordinal = ordinal;
   gpu->cooperative = cooperative != 0;
-  gpu->clusters = major >= 9;
+  gpu->clusters = clusters != 0;
   return cudaSuccess;
 }
 

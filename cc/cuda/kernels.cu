@@ -159,16 +159,39 @@ cudaError_t LaunchAsTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const
   return cudaSuccess;
 }
 
-// No statistic of it is seen anywhere. Its channels may be more than memory has bytes.
+// A device that runs nothing, but sees whether a recipe writes more than elements: a last verb that
+// reduces finishes what the caller reads.
+struct Outputs {
+  bool more = false;
+
+  template <class... Arguments>
+  void Map(const Arguments&...) {}
+  template <class... Arguments>
+  void Reduce(const Arguments&...) {}
+  template <class... Arguments>
+  void MapReduce(const Arguments&...) {
+    more = true;
+  }
+};
+
+// Its channels may be more than memory has bytes.
 inline bool IsEmpty(const Layout& layout) {
   return layout.outer == 0 || layout.channels == 0 || layout.inner == 0;
+}
+
+inline bool IsCountable(const Layout& layout) {
+  int64_t size = 0;
+  return !__builtin_mul_overflow(layout.outer, layout.channels, &size) &&
+         !__builtin_mul_overflow(size, layout.inner, &size);
 }
 
 // In one kernel if the GPU can, else in one a verb.
 template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
-  constexpr bool kWhole = std::is_same_v<decltype(Recipe::layout), Whole>;
-  if (!kWhole && IsEmpty(recipe.layout)) return cudaSuccess;
+  Outputs outputs;
+  recipe.Run(outputs, static_cast<typename Recipe::Stats*>(nullptr));
+  if (IsEmpty(recipe.layout) && !outputs.more) return cudaSuccess;
+  if (!IsCountable(recipe.layout)) return cudaErrorInvalidValue;
   const Plan plan(recipe.layout, kMaxWidth);
   if (plan.tasks() > kMaxTasks) return cudaErrorInvalidValue;
   Scratch scratch;

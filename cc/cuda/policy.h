@@ -48,8 +48,9 @@ constexpr int kMaxWidth = 2 * kLanes;
 // 16 bits are a terabyte.
 constexpr int64_t kMaxTasks = (int64_t{1} << 31) - 1;
 
-// Up to here one cluster of 8 thread blocks does it all, whose barrier is quicker than a grid's:
-// 24 tasks are 393,216 elements, which fit into its shared memory (modelled).
+// Up to here one cluster of 8 thread blocks does it all: 24 tasks are 393,216 elements, which fit
+// into its shared memory. Its barrier should be quicker than a grid's, which has more SMs: which of
+// the two wins is not measured.
 constexpr int kCluster = 8;
 constexpr int64_t kClusterTasks = 24;
 

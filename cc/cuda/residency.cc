@@ -73,10 +73,11 @@ cudaError_t FindResidency(const Gpu& gpu, const void* kernel, const BlockShape& 
                           Residency* found) {
   using Key = std::tuple<int, const void*, int, int, int64_t, int64_t>;
   static auto* known = new Known<Key, Residency>;
-  KernelFacts facts;
-  if (const cudaError_t error = FindKernelFacts(gpu, kernel, &facts)) return error;
   const auto find = [&](Residency* residency) {
-    return Count(kernel, shape, facts.dynamic_shared_bytes, residency);
+    KernelFacts facts;
+    const cudaError_t error = FindKernelFacts(gpu, kernel, &facts);
+    return error != cudaSuccess ? error
+                                : Count(kernel, shape, facts.dynamic_shared_bytes, residency);
   };
   const Key key{gpu.ordinal, kernel, shape.threads, shape.most, shape.lane_bytes, shape.step_bytes};
   return known->Get(key, find, found);
