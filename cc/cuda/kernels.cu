@@ -68,14 +68,14 @@ struct TeamLaunch {
   int64_t kept_slots;
 };
 
-// Whether that kind of team can be launched for so many tasks.
-inline bool IsTeamFor(TeamKind kind, int64_t tasks, const Gpu& gpu, const KernelFacts& kernel) {
+// Whether that kind of team is for so many tasks.
+inline bool IsTeamFor(TeamKind kind, int64_t tasks, const Gpu& gpu) {
   if (kind == TeamKind::kBlock) return tasks <= 1;
-  if (kind == TeamKind::kCluster) return tasks > 1 && tasks <= kClusterTasks && kernel.clusters;
+  if (kind == TeamKind::kCluster) return tasks > 1 && tasks <= kClusterTasks && gpu.clusters;
   return tasks > 1 && gpu.cooperative;
 }
 
-// No blocks where none is resident.
+// No blocks where there is no such team, or none is resident.
 template <class Recipe>
 cudaError_t PlanTeam(TeamKind kind, const Gpu& gpu, const PlanOf<Recipe>& plan, int64_t lane_bytes,
                      TeamLaunch* launch) {
@@ -89,6 +89,7 @@ cudaError_t PlanTeam(TeamKind kind, const Gpu& gpu, const PlanOf<Recipe>& plan, 
       gpu, KernelOf<Recipe>(), {kThreads, most, lane_bytes, kStep * kVectorBytes}, &resident);
   *launch = {{kind}, 0, 0};
   if (error != cudaSuccess || resident.blocks == 0) return error;
+  if (kind == TeamKind::kCluster && !resident.clusters) return cudaSuccess;
   const int64_t on_gpu = int64_t{resident.blocks} * gpu.multiprocessors;
   launch->blocks = kind == TeamKind::kBlock     ? 1
                    : kind == TeamKind::kCluster ? kCluster
@@ -141,12 +142,10 @@ inline bool IsRefused(cudaError_t error) {
 template <class Recipe>
 cudaError_t LaunchAsTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const Gpu& gpu,
                          const Scratch& scratch, cudaStream_t stream, bool* launched) {
-  KernelFacts kernel;
   *launched = false;
-  if (const cudaError_t error = FindKernelFacts(gpu, KernelOf<Recipe>(), &kernel)) return error;
   constexpr TeamKind kKinds[] = {TeamKind::kBlock, TeamKind::kCluster, TeamKind::kGrid};
   for (const TeamKind kind : kKinds) {
-    if (!IsTeamFor(kind, plan.tasks(), gpu, kernel)) continue;
+    if (!IsTeamFor(kind, plan.tasks(), gpu)) continue;
     TeamLaunch launch;
     cudaError_t error = PlanTeam<Recipe>(kind, gpu, plan, scratch.lane_bytes, &launch);
     if (error != cudaSuccess) return error;

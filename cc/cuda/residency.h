@@ -12,16 +12,7 @@
 
 namespace lowbit::cuda {
 
-// What launches have to know of a kernel, on one GPU.
-struct KernelFacts {
-  int64_t dynamic_shared_bytes;  // at most
-  bool clusters;                 // whether its code has their barrier
-};
-
-// Asks once a GPU, and there lets the kernel have all the shared memory it may.
-cudaError_t FindKernelFacts(const Gpu& gpu, const void* kernel, KernelFacts* found);
-
-// The shape of a kernel's thread blocks.
+// Thread blocks of a kernel.
 struct BlockShape {
   int threads;
   int most;            // of them on an SM
@@ -32,9 +23,10 @@ struct BlockShape {
 struct Residency {
   int blocks;     // together on an SM; none if 0
   int64_t steps;  // that each of them can have then
+  bool clusters;  // whether the kernel's code has their barrier
 };
 
-// Counts once for a GPU, a kernel and a shape.
+// Asks once for a GPU, a kernel and a shape, and lets the kernel have all the shared memory it may.
 cudaError_t FindResidency(const Gpu& gpu, const void* kernel, const BlockShape& shape,
                           Residency* found);
 
