@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with limit:
             device, torch, machine = _device(options.dry_run)
             console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
-            for op, size in track(pending, "Timing", console=console):
+            title = "Checking" if options.dry_run else "Timing"
+            for op, size in track(pending, title, console=console):
                 rows.append(_row(device, torch, op, size, options))
                 _save(rows, pending, machine, options)
     except OutOfTime:
@@ -102,9 +103,13 @@ def _device(dry_run: bool) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _row(device: Any, torch: Any, op: Op, size: Size, options: argparse.Namespace) -> Row:
+    """Returns a row, whatever happens to it: those that follow are worth as much."""
     row, peers = check(device, torch, op, size)
     if row.mistake is None and not options.dry_run:
-        race(row, device, peers, options.rounds)
+        try:
+            race(row, device, peers, options.rounds)
+        except Exception as error:
+            row.mistake = f"could not be timed, {type(error).__name__}: {str(error)[:300]}"
     return row
 
 
@@ -140,6 +145,7 @@ def _report(
     options: argparse.Namespace,
     console: Console,
 ) -> None:
+    _save(rows, pending, machine, options)
     console.print(table(rows, machine["GPU"]))
     for name, reason in {(n, r): None for row in rows for n, r in row.absent.items()}:
         console.print(f"{name}: absent, {reason}", markup=False)

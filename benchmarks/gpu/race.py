@@ -38,7 +38,11 @@ def check(device: Any, torch: Any, op: Op, size: Size) -> tuple[Row, Peers]:
     if torch is None:
         row.absent = dict.fromkeys(PEERS, NO_TORCH)
         return row, {}
-    return row, _check_by_torch(row, inputs, got, "cuda" if isinstance(device, Gpu) else "cpu")
+    try:
+        return row, _check_by_torch(row, inputs, got, "cuda" if isinstance(device, Gpu) else "cpu")
+    except Exception as error:
+        row.mistake = f"could not be checked, {type(error).__name__}: {str(error)[:300]}"
+        return row, {}
 
 
 def _check_by_torch(row: Row, inputs: list, got: list, device: str) -> Peers:

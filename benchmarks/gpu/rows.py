@@ -55,7 +55,7 @@ class Row:
         stream_seconds: As `seconds`, but queued by Python one after another.
         peer_mistakes: What is wrong with the results of the peers.
         absent: Why a contestant is not there.
-        mistake: What is wrong with lowbit's result; such a row is not timed.
+        mistake: What is wrong with lowbit's result, or why there is none; such a row is not timed.
     """
 
     op: Op
