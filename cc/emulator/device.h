@@ -35,7 +35,7 @@ struct EmulatedDevice {
   // What every kernel is taken to have: the C++ compiler does not tell.
   int registers_per_thread = 32;
   size_t static_shared = 0;
-  bool runs = true;  // else a launch is only checked and recorded
+  bool runs = true;  // else a launch is only checked and recorded, and memory is not set
 };
 
 // "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100" or "sm_120"; null if the name is none of

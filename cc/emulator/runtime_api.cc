@@ -146,7 +146,7 @@ cudaError_t cudaFree(void* memory) {
 }
 
 cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
-  if (bytes > 0) std::memset(memory, value, bytes);
+  if (bytes > 0 && lowbit::emulator::GetEmulatedDevice().runs) std::memset(memory, value, bytes);
   return cudaSuccess;
 }
 
