@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+import time
 
 import blueoil_graphs
 import numpy as np
@@ -378,3 +379,95 @@ def test_a_use_other_than_a_call_is_an_error(original):
         "function twn_weight_quantizer must be used by calls alone, got a use as an attribute of "
         "node gradient (SymbolicGradient)"
     )
+
+
+# --- graphs that no Blueoil made ------------------------------------------------------------------
+
+
+def twn_graph(nodes):
+    """A graph whose library has a TWN function of these nodes: (name, op, inputs)."""
+    graph_def = tf.compat.v1.GraphDef()
+    function = graph_def.library.function.add()
+    function.signature.name = "twn_weight_quantizer"
+    function.signature.input_arg.add(name="w", type=FLOAT)
+    function.signature.output_arg.add(name="y", type=FLOAT)
+    for name, op, inputs in nodes:
+        node = function.node_def.add(name=name, op=op, input=inputs)
+        if op == "Const":
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(0.7, tf.float32))
+    return graph_def
+
+
+def chain(op, length, last):
+    """Nodes of that op one after the other, each taking all its inputs from the one before."""
+    inputs = 2 if op == "Mul" else 1
+    nodes = [(f"t{i}", op, [f"t{i - 1}:z:0" if i else last] * inputs) for i in range(length)]
+    return [*nodes, ("g", "Greater", ["w", f"t{length - 1}:z:0"])]
+
+
+MEAN = [("a", "Abs", ["w"]), ("m", "Mean", ["a:y:0"]), ("c", "Const", [])]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        chain("Mul", 2000, "w"),
+        [*MEAN, *chain("Mul", 2000, "m:o:0")],
+        chain("Identity", 20000, "w"),
+        [("m", "Mul", ["m:z:0", "m:z:0"]), ("g", "Greater", ["w", "m:z:0"])],
+        [("m", "Mean", ["n:z:0"]), ("n", "Identity", ["m:z:0"]), ("g", "Greater", ["w", "m:z:0"])],
+        [("m", "Mean", []), ("g", "Greater", ["w", "m:z:0"])],
+        [("m", "Mul", []), ("g", "Greater", ["w", "m:z:0"])],
+        [("g", "Greater", ["w", "nowhere"])],
+    ],
+    ids=["products", "mean", "deep", "cycle", "two", "no input", "no factors", "unknown"],
+)
+def test_a_body_of_any_shape_is_read_at_once(nodes):
+    graph_def = twn_graph(nodes)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"twn_weight_quantizer must compare .* got 0"):
+        convert_graph_def(graph_def)
+    assert time.perf_counter() - start < 3
+
+
+def test_a_threshold_behind_many_nodes_is_found():
+    product = [*MEAN, ("p", "Mul", ["c:output:0", "m:o:0"]), *chain("Identity", 5000, "p:z:0")]
+    graph_def = twn_graph(product)
+    graph_def.node.add(name="w", op="Placeholder").attr["dtype"].type = FLOAT
+    graph_def.node.add(name="y", op="twn_weight_quantizer", input=["w"])
+    converted = nodes_by_name(convert_graph_def(graph_def))
+    value = converted[converted["y"].input[1]].attr["value"].tensor
+    assert tf.make_ndarray(value) == np.float32(0.7)
+
+
+@pytest.mark.parametrize("given", [[], ["x", "x"]])
+@of_graph("new")
+def test_a_call_of_another_number_of_inputs_is_an_error(original, given):
+    [call] = [n for n in original.node if n.op == "BinaryMeanScalingQuantizer"]
+    call.input[:] = given
+    message = f"node {call.name}, a call .* must have 1 inputs, got {len(given)}"
+    with pytest.raises(ValueError, match=message):
+        convert_graph_def(original)
+
+
+@of_graph("old")
+def test_a_constant_is_not_unfolded_nor_made_up(original):
+    call = next(n for n in original.node if n.op == "QTZ_linear_mid_tread_half")
+    constant = nodes_by_name(original)[call.input[2]]
+    constant.attr["value"].tensor.tensor_shape.dim.add(size=2**40)
+    converted = nodes_by_name(convert_graph_def(original))
+    assert converted[converted[call.name].input[2]].op == "Cast"
+    del constant.attr["value"]
+    with pytest.raises(ValueError, match=f"constant {constant.name} must have a value, got "):
+        convert_graph_def(original)
+
+
+@of_graph("old")
+def test_calls_of_one_name_take_no_time(original):
+    call = next(n for n in original.node if n.op == "QTZ_linear_mid_tread_half")
+    for _ in range(5000):
+        original.node.append(call)
+    start = time.perf_counter()
+    names = [node.name for node in convert_graph_def(original).node]
+    assert time.perf_counter() - start < 10
+    assert len({name for name in names if name.startswith(f"{call.name}/max_value")}) == 5001

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.op_def_pb2 import OpDef
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.types_pb2 import DT_DOUBLE, DT_FLOAT, DT_INT32, DataType
 
 # Blueoil's quantizers are library functions, named by the op type that their calls then have.
@@ -75,7 +76,8 @@ def convert_graph_def(graph_def: GraphDef) -> GraphDef:
     Raises:
         TypeError: `graph_def` is no GraphDef.
         ValueError: A function has the name of a quantizer but not its signature, a TWN function
-            has no threshold, or a quantizer is used other than by a call.
+            has no threshold, a constant no value, or a quantizer is used other than by a call of
+            as many inputs.
     """
     if not isinstance(graph_def, GraphDef):
         raise TypeError(f"graph_def must be a GraphDef, got {type(graph_def).__name__}")
@@ -153,46 +155,81 @@ def _type_name(dtype: int) -> str:
 def _threshold(function: FunctionDef) -> np.ndarray:
     """Finds c where a TWN function compares with c * mean|w|, or c * sum|w| / size."""
     nodes = {node.name: node for node in function.node_def}
+    products = _Products(nodes)
     compared = [t for node in nodes.values() if node.op in _COMPARISONS for t in node.input]
     found = {}
     for tensor in compared:
-        factors = _factors(tensor, nodes)
+        factors = products.factors(tensor)
         constants = [factor for factor in factors if _is_real_scalar(factor)]
-        means = [factor for factor in factors if _is_mean(factor, nodes)]
+        means = [factor for factor in factors if _is_mean(factor, products)]
         if len(factors) == 2 and len(constants) == len(means) == 1:
-            found[constants[0].name] = constants[0].attr["value"].tensor
+            found[constants[0].name] = constants[0]
     if len(found) != 1:
         raise ValueError(
             f"function {function.signature.name} must compare its weights with one scalar "
             f"constant times the mean of their absolute values, or times the sum of these over "
             f"their number, got {len(found)} such constants"
         )
-    return tf.make_ndarray(found.popitem()[1])
+    return _array(found.popitem()[1])
 
 
-def _factors(tensor: str, nodes: Mapping[str, NodeDef]) -> list[NodeDef]:
-    """The nodes whose product `tensor` is, divisors (the number of elements) aside."""
-    node = nodes.get(tensor.split(":")[0])
-    if node is None:
-        return []
-    operands = {"Mul": 2, "RealDiv": 1, "Div": 1, "Identity": 1, "Cast": 1}.get(node.op, 0)
-    if operands == 0:
-        return [node]
-    return [factor for operand in node.input[:operands] for factor in _factors(operand, nodes)]
+class _Products:
+    """What the tensors of a function's body are products of.
+
+    Each node is looked at once, and without recursion: the graph comes from a file, may be deep,
+    may multiply a product by itself again and again, and may have cycles, which are no products.
+    """
+
+    _OPERANDS: ClassVar = {"Mul": 2, "RealDiv": 1, "Div": 1, "Identity": 1, "Cast": 1}
+    _MOST = 3  # factors that are told apart: there are none of interest in a product of more
+
+    def __init__(self, nodes: Mapping[str, NodeDef]) -> None:
+        self._nodes = nodes
+        self._found: dict[str, list[NodeDef]] = {}
+
+    def factors(self, tensor: str) -> list[NodeDef]:
+        """The nodes whose product `tensor` is, divisors (the number of elements) aside."""
+        root = tensor.split(":")[0]
+        pending = [root]
+        while pending:
+            name = pending[-1]
+            node = self._nodes.get(name)
+            operands = self._operands(node)
+            if name not in self._found:
+                self._found[name] = []  # until its operands are known; for a cycle, for good
+                pending += [operand for operand in operands if operand not in self._found]
+                continue
+            pending.pop()
+            if not self._found[name] and node is not None:
+                factors = [f for operand in operands for f in self._found[operand]]
+                self._found[name] = factors[: self._MOST] if operands else [node]
+        return self._found[root]
+
+    def _operands(self, node: NodeDef | None) -> list[str]:
+        if node is None:  # an argument of the function
+            return []
+        return [tensor.split(":")[0] for tensor in node.input[: self._OPERANDS.get(node.op, 0)]]
 
 
 def _is_real_scalar(node: NodeDef) -> bool:
-    if node.op != "Const":
-        return False
-    tensor = node.attr["value"].tensor
-    return _type_name(tensor.dtype) in _T and not tensor.tensor_shape.dim
+    return node.op == "Const" and _is_scalar(node) and _type_name(_value(node).dtype) in _T
 
 
-def _is_mean(node: NodeDef, nodes: Mapping[str, NodeDef]) -> bool:
+def _is_scalar(constant: NodeDef) -> bool:
+    shape = _value(constant).tensor_shape
+    return not shape.dim and not shape.unknown_rank
+
+
+def _value(constant: NodeDef) -> TensorProto:
+    # `attr[...]` would add what is not there.
+    return constant.attr["value"].tensor if "value" in constant.attr else TensorProto()
+
+
+def _is_mean(node: NodeDef, products: _Products) -> bool:
     """Whether `node` is the mean or, its division aside, the sum of absolute values."""
-    if node.op not in {"Mean", "Sum"}:
+    if node.op not in {"Mean", "Sum"} or not node.input:
         return False
-    return [factor.op for factor in _factors(node.input[0], nodes)] == ["Abs"]
+    return [factor.op for factor in products.factors(node.input[0])] == ["Abs"]
 
 
 class _Graph:
@@ -202,6 +239,7 @@ class _Graph:
         self.nodes = nodes
         self.is_body = is_body
         self._by_name = dict.fromkeys(arguments) | {node.name: node for node in nodes}
+        self._numbers: dict[str, int] = {}  # that the names of added nodes have come to
 
     def producer(self, tensor: str) -> NodeDef | None:
         """The node that `tensor` comes from; None for an argument of the function."""
@@ -209,11 +247,14 @@ class _Graph:
 
     def add(self, node: NodeDef, output: str) -> str:
         """Adds the node under a name that is free, and returns the name of its output."""
-        base, number = node.name, 0
-        while node.name in self._by_name:
+        base = name = node.name
+        number = self._numbers.get(base, 0)
+        while name in self._by_name:
             number += 1
-            node.name = f"{base}_{number}"
-        self._by_name[node.name] = node
+            name = f"{base}_{number}"
+        self._numbers[base] = number
+        node.name = name
+        self._by_name[name] = node
         self.nodes.append(node)
         return f"{node.name}:{output}:0" if self.is_body else node.name
 
@@ -237,6 +278,11 @@ def _convert_calls(graph: _Graph, quantizers: Mapping[str, _Quantizer]) -> set[s
 def _convert_call(node: NodeDef, quantizer: _Quantizer, graph: _Graph) -> None:
     data = [tensor for tensor in node.input if not tensor.startswith("^")]
     control = [tensor for tensor in node.input if tensor.startswith("^")]
+    if len(data) != len(quantizer.order):
+        raise ValueError(
+            f"node {node.name}, a call of a quantizer's function, must have "
+            f"{len(quantizer.order)} inputs, got {len(data)}"
+        )
     inputs = [data[i] for i in quantizer.order]
     last_type = quantizer.types[-1]
     parameter_type = DT_DOUBLE if last_type == DT_DOUBLE else DT_FLOAT
@@ -259,14 +305,22 @@ def _convert_call(node: NodeDef, quantizer: _Quantizer, graph: _Graph) -> None:
 def _as_float(tensor: str, name: str, device: str, graph: _Graph) -> str:
     """Adds a float node for an int32 tensor: a constant for a constant, else a cast."""
     source = graph.producer(tensor)
-    if source is not None and source.op == "Const":
+    if source is not None and source.op == "Const" and _is_scalar(source):
         constant = NodeDef(name=name, op="Const", device=source.device, input=source.input)
-        _set_value(constant, tf.make_ndarray(source.attr["value"].tensor), DT_FLOAT)
+        _set_value(constant, _array(source), DT_FLOAT)
         return graph.add(constant, "output")
     cast = NodeDef(name=name, op="Cast", device=device, input=[tensor])
     cast.attr["SrcT"].type = DT_INT32
     cast.attr["DstT"].type = DT_FLOAT
     return graph.add(cast, "y")
+
+
+def _array(constant: NodeDef) -> np.ndarray:
+    """The value of a scalar constant."""
+    try:
+        return tf.make_ndarray(_value(constant))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"constant {constant.name} must have a value, got {error}") from None
 
 
 def _set_value(constant: NodeDef, value: np.ndarray, dtype: int) -> None:
