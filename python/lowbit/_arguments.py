@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ DTYPES = frozenset((tf.half, tf.bfloat16, tf.float32, tf.float64))
 HYPER_DTYPES = frozenset((tf.float32, tf.float64))
 INTEGER_DTYPES = frozenset((tf.int32,))
 _DTYPE_NAMES = "half, bfloat16, float32, float64"
+_INT32 = range(-(2**31), 2**31)
 
 
 def is_tensor(value: Any) -> bool:
@@ -38,10 +40,10 @@ def dtype(value: Any) -> tf.DType:
     """`value` as one of the four dtypes of the ops."""
     try:
         given = tf.as_dtype(value) if value is not None else None
-    except TypeError:
+    except Exception:  # of TensorFlow, or of the value's own methods
         given = None
     if given not in DTYPES:
-        name = given.name if given is not None else repr(value)
+        name = given.name if given is not None else shown(value)
         raise TypeError(f"dtype must be one of {_DTYPE_NAMES}, got {name}")
     return given
 
@@ -64,8 +66,10 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
         typed = hasattr(value, "dtype") or hint is None
         try:
             value = tf.convert_to_tensor(value, None if typed else hint)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name} must be a tensor, got {_short(value)}") from None
+        except (MemoryError, tf.errors.OpError):
+            raise
+        except Exception:  # of TensorFlow, of NumPy, or of the value's own methods
+            raise TypeError(f"{name} must be a tensor, got {shown(value)}") from None
     # The usual dtype is told by identity, in a third of the time.
     if value.dtype is not tf.float32 and value.dtype not in DTYPES:
         if value.dtype.base_dtype in DTYPES:  # a reference variable of TF1
@@ -83,37 +87,52 @@ def scalar(value: Any, name: str, dtypes: frozenset[tf.DType], hint: tf.DType) -
     if type(value) is float and hint is tf.float32:
         return value
     if is_tensor(value):
-        if value.dtype.base_dtype not in dtypes:
-            names = " or ".join(sorted(d.name for d in dtypes))
-            raise TypeError(f"{name} must have dtype {names}, got {value.dtype.name}")
+        _check_dtype(value, name, dtypes)
         return value
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         if hint is tf.int32:
             return _integer(value, name)
-        return float(value) if hint is tf.float32 else tf.constant(float(value), hint)
+        number = rounded(value)
+        return number if hint is tf.float32 else tf.constant(number, hint)
     if isinstance(value, np.ndarray) and value.dtype in [d.as_numpy_dtype for d in dtypes]:
         return tf.convert_to_tensor(value)
-    raise TypeError(f"{name} must be a scalar of dtype {hint.name}, got {_short(value)}")
+    raise TypeError(f"{name} must be a scalar of dtype {hint.name}, got {shown(value)}")
+
+
+def _check_dtype(value: tf.Tensor | tf.Variable, name: str, dtypes: frozenset[tf.DType]) -> None:
+    if value.dtype.base_dtype not in dtypes:
+        names = " or ".join(sorted(d.name for d in dtypes))
+        raise TypeError(f"{name} must have dtype {names}, got {value.dtype.name}")
+
+
+def _scalar_tensor(
+    value: tf.Tensor | tf.Variable, name: str, dtypes: frozenset[tf.DType]
+) -> tf.Tensor | tf.Variable:
+    """A tensor among the arguments of a factory, whose value is left for the op to check."""
+    _check_dtype(value, name, dtypes)
+    if value.shape.rank not in (0, None):
+        raise ValueError(f"{name} must be a scalar, got shape {value.shape}")
+    return value
 
 
 def bit(value: Any) -> Any:
-    """A bit width in 1..32; a tensor is left for the op to check."""
+    """A bit width in 1..32; the value of a tensor is left for the op to check."""
     if is_tensor(value):
-        return value
+        return _scalar_tensor(value, "bit", INTEGER_DTYPES)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"bit must be an integer in 1..32, got {value!r}")
+        raise TypeError(f"bit must be an integer in 1..32, got {shown(value)}")
     if not 1 <= int(value) <= 32:
-        raise ValueError(f"bit must be an integer in 1..32, got {value!r}")
+        raise ValueError(f"bit must be an integer in 1..32, got {shown(value)}")
     return int(value)
 
 
 def max_value(value: Any, dtype: tf.DType) -> Any:
-    """A clipping value, finite and > 0; a tensor is left for the op to check."""
+    """A clipping value, finite and > 0; that of a tensor is left for the op to check."""
     return _number(value, "max_value", "finite and > 0", dtype, lambda v: 0 < v < math.inf)
 
 
 def threshold(value: Any, dtype: tf.DType, below: float = math.inf) -> Any:
-    """A threshold in [0, below); a tensor is left for the op to check."""
+    """A threshold in [0, below); that of a tensor is left for the op to check."""
     required = "finite and >= 0" if below == math.inf else f"in [0, {below})"
     return _number(value, "threshold", required, dtype, lambda v: 0 <= v < below)
 
@@ -122,54 +141,115 @@ def initial(value: Any, dtype: tf.DType) -> Any:
     """The start of TTQ's scales: a finite number, or "mean"."""
     if isinstance(value, str) and value == "mean":
         return value
-    return _number(value, "initial", 'finite, or "mean"', dtype, math.isfinite)
+    return _number(value, "initial", 'finite, or "mean"', dtype, math.isfinite, DTYPES)
 
 
 def choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """One of a few words."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value
+    if not isinstance(value, str) or value not in choices:
+        words = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {words}, got {shown(value)}")
+    return str(value)
 
 
 def axis(value: Any) -> int:
-    """A channel axis; the op checks it against the rank."""
-    if type(value) is int:
-        return value  # the usual case: the check below takes a third of a microsecond
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"axis must be an int, got {value!r}")
-    return int(value)
+    """A channel axis, an int32; the op checks it against the rank.
+
+    TensorFlow ends the process, or takes the default, where an attribute is beyond int64.
+    """
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"axis must be an int, got {shown(value)}")
+        value = int(value)
+    if value not in _INT32:
+        raise ValueError(f"axis must be an int of 32 bits, got {shown(value)}")
+    return value
 
 
 def flag(value: Any, name: str) -> bool:
     """True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a bool, got {value!r}")
+        raise TypeError(f"{name} must be a bool, got {shown(value)}")
     return bool(value)
 
 
+def op_name(value: Any) -> str | None:
+    """The name of an op, or None; a graph checks its characters."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str or None, got {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"name must be Unicode text, got {shown(value)}") from None
+    return str(value)
+
+
+def deserialized(configuration: dict[str, Any], name: str) -> Any:
+    """What Keras makes of a configuration, for the argument `name`."""
+    import keras
+
+    try:
+        return keras.saving.deserialize_keras_object(configuration)
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:  # of Keras, or of the class that the configuration names
+        given = shown(configuration)
+        raise ValueError(f"{name} must be what Keras can deserialize, got {given}") from error
+
+
+def rounded(value: Any) -> float:
+    """A real number as a float, an infinity where it is beyond the range of these."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def shown(value: Any) -> str:
+    """`value` for a message: one short line, whatever it is."""
+    try:
+        text = _REPR.repr(value) if isinstance(value, _LONG) else repr(value)
+        text.encode()
+    except Exception:  # of a `__repr__` of the user's, or of an integer of 4300 digits
+        text = f"<{type(value).__name__}>"
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 3]}..."
+
+
+_SHOWN = 80
+_LONG = (str, bytes, list, tuple, dict, set, frozenset)  # whose repr may take gigabytes
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _SHOWN
+
+
 def _number(
-    value: Any, name: str, required: str, dtype: tf.DType, fits: Callable[[float], bool]
+    value: Any,
+    name: str,
+    required: str,
+    dtype: tf.DType,
+    fits: Callable[[float], bool],
+    dtypes: frozenset[tf.DType] = HYPER_DTYPES,
 ) -> Any:
     """A number that `fits`, also once it is rounded to the dtype of the op's hyper-parameters."""
     if is_tensor(value):
-        return value
+        return _scalar_tensor(value, name, dtypes)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {required}, got {value!r}")
+        raise TypeError(f"{name} must be {required}, got {shown(value)}")
+    number = rounded(value)
     with np.errstate(over="ignore"):
-        rounded = float(hyper_dtype(dtype).as_numpy_dtype(value))
-    if not fits(rounded):
-        raise ValueError(f"{name} must be {required}, got {value!r}")
-    return float(value)
+        fitting = fits(float(hyper_dtype(dtype).as_numpy_dtype(number)))
+    if not fitting:
+        raise ValueError(f"{name} must be {required}, got {shown(value)}")
+    return number
 
 
 def _integer(value: Any, name: str) -> int:
-    if int(value) != value:
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    return int(value)
-
-
-def _short(value: Any) -> str:
-    """`value` for a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """An integer, given as any real number, that an int32 tensor holds."""
+    number = rounded(value)
+    if not number.is_integer():
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+    if int(number) not in _INT32:
+        raise ValueError(f"{name} must be an int of 32 bits, got {shown(value)}")
+    return int(number)

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from lowbit import quantizers
+from lowbit import _arguments, quantizers
 from lowbit._keras import PACKAGE
 
 # The defaults of "linear" are those of Blueoil's networks; the class has none. TTQ's scales start
@@ -60,12 +60,7 @@ def get(
         identifier = {"class_name": identifier, "config": {}}
     if isinstance(identifier, dict):
         return _from_config(identifier, {"dtype": dtype, "axis": axis})
-    if getattr(identifier, "__module__", None) == "lowbit.factories":
-        name = getattr(identifier, "__name__", "")
-        raise TypeError(f"a quantizer must be {_choices()}, got the factory: call {name}()")
-    if identifier is None or (callable(identifier) and not isinstance(identifier, type)):
-        return identifier
-    raise TypeError(f"a quantizer must be {_choices()}, got {identifier!r}")
+    return _checked(identifier)
 
 
 def get_own(identifier: Any, dtype: Any, axis: int | None = None) -> Callable[[Any], Any] | None:
@@ -85,20 +80,41 @@ def serialize(identifier: Any) -> Any:
     return keras.saving.serialize_keras_object(identifier)
 
 
-def _from_config(identifier: dict[str, Any], defaults: dict[str, Any]) -> Callable[[Any], Any]:
-    name, config = identifier.get("class_name"), identifier.get("config") or {}
+def _checked(identifier: Any) -> Callable[[Any], Any] | None:
+    """A quantizer, any other callable, or None, as it is."""
+    if getattr(identifier, "__module__", None) == "lowbit.factories":
+        name = getattr(identifier, "__name__", "")
+        raise TypeError(f"a quantizer must be {_choices()}, got the factory: call {name}()")
+    if identifier is None or (callable(identifier) and not isinstance(identifier, type)):
+        return identifier
+    raise TypeError(f"a quantizer must be {_choices()}, got {_arguments.shown(identifier)}")
+
+
+def _from_config(
+    identifier: dict[str, Any], defaults: dict[str, Any]
+) -> Callable[[Any], Any] | None:
+    name, config = identifier.get("class_name"), identifier.get("config")
     registered = identifier.get("registered_name")
-    if name in ALIASES:
+    known = isinstance(name, str) and registered in (None, f"{PACKAGE}>{name}")
+    if known and name in ALIASES:
         cls, own_defaults = ALIASES[name]
-    elif name in CLASSES and registered in (None, f"{PACKAGE}>{name}"):
+    elif known and name in CLASSES:
         cls, own_defaults = CLASSES[name], {}
     elif registered is None and "module" not in identifier:
-        raise ValueError(f"a quantizer must be {_choices()}, got {name!r}")
+        raise ValueError(f"a quantizer must be {_choices()}, got {_arguments.shown(name)}")
     else:
-        import keras
-
-        return keras.saving.deserialize_keras_object(identifier)
+        return _checked(_arguments.deserialized(identifier, "a quantizer"))
     accepted = inspect.signature(cls).parameters
+    if config is None:
+        config = {}
+    elif not isinstance(config, dict):
+        required = f"a dict of the arguments of {name}"
+        raise TypeError(f"config must be {required}, got {_arguments.shown(config)}")
+    for argument in config.keys() - accepted.keys():
+        names = ", ".join(accepted)
+        raise TypeError(
+            f"config must have arguments of {name} ({names}), got {_arguments.shown(argument)}"
+        )
     given = {k: v for k, v in defaults.items() if v is not None and k in accepted}
     return cls.from_config({**own_defaults, **given, **config})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from lowbit import _identifiers
+from lowbit import _arguments, _identifiers
 from lowbit.quantizers import Quantizer
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _COLOUR = "#0072b2"
 _LATENT_STYLE: dict[str, Any] = {"color": "#bbbbbb", "alpha": 0.7}
 _SAMPLES = 4096
+_MOST_AXES = 32  # that an array of any NumPy may have
 
 
 def plot(quantizer: Any, values: Any = None) -> Figure:
@@ -37,8 +38,9 @@ def plot(quantizer: Any, values: Any = None) -> Figure:
 
     Raises:
         ImportError: matplotlib is not installed.
-        TypeError: `quantizer` is no quantizer, or None.
-        ValueError: `values` is empty or not finite, or the alias is unknown.
+        TypeError: `quantizer` is no quantizer, or None, or `values` are no numbers.
+        ValueError: `values` is empty or not finite, the alias is unknown, or the axis is one that
+            no array has.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError('lowbit.plot needs matplotlib: python -m pip install "lowbit[demo]"')
@@ -91,7 +93,7 @@ def draw_histograms(axes: Axes, latent: np.ndarray, quantized: np.ndarray, colou
 def _evaluate(quantizer: Any, values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x, y and the gradient, as flat arrays of float64."""
     dtype = getattr(quantizer, "dtype", tf.float32)
-    x = tf.cast(_samples(quantizer) if values is None else values, dtype)
+    x = tf.cast(_samples(quantizer) if values is None else _numbers(values), dtype)
     if not tf.size(x):
         raise ValueError(f"values must not be empty, got shape {tuple(x.shape)}")
     if not tf.reduce_all(tf.math.is_finite(x)):
@@ -103,6 +105,18 @@ def _evaluate(quantizer: Any, values: Any) -> tuple[np.ndarray, np.ndarray, np.n
     gradient = tape.gradient(y, x, unconnected_gradients="zero")
     x, y, gradient = (tf.cast(a, tf.float64).numpy().ravel() for a in (x, y, gradient))
     return x, y, gradient
+
+
+def _numbers(values: Any) -> tf.Tensor:
+    try:
+        x = tf.convert_to_tensor(values)
+    except (MemoryError, tf.errors.OpError):
+        raise
+    except Exception:  # of TensorFlow, of NumPy, or of the value's own methods
+        x = None
+    if x is None or not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+        raise TypeError(f"values must be numbers, got {_arguments.shown(values)}")
+    return x
 
 
 def _copied(quantizer: Any) -> Any:
@@ -121,6 +135,8 @@ def _samples(quantizer: Any) -> np.ndarray:
     if isinstance(getattr(quantizer, "max_value", None), float):
         x = quantizer.max_value * (0.5 + 0.5 * x)
     axis = getattr(quantizer, "axis", -1)
+    if axis not in range(-_MOST_AXES, _MOST_AXES):
+        raise ValueError(f"axis must be in [{-_MOST_AXES}, {_MOST_AXES}) to be drawn, got {axis}")
     shape = [1] * max(2, axis + 1, -axis)
     shape[0 if axis % len(shape) else 1] = _SAMPLES
     return x.reshape(shape)

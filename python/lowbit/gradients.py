@@ -17,6 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from lowbit import _arguments
+
 _LINEAR = "LinearMidTreadHalfQuantizer"
 _CHANNEL_WISE = "BinaryChannelWiseMeanScalingQuantizer"
 
@@ -171,16 +173,16 @@ def get(identifier: Any) -> Callable[..., Any] | None:
         TypeError: It is none of these.
     """
     if isinstance(identifier, dict):
-        import keras
-
-        identifier = keras.saving.deserialize_keras_object(identifier)
+        identifier = _arguments.deserialized(identifier, "backward")
     if isinstance(identifier, str):
         if identifier not in BY_NAME:
             names = ", ".join(map(repr, BY_NAME))
-            raise ValueError(f"backward must be callable or one of {names}, got {identifier!r}")
+            given = _arguments.shown(identifier)
+            raise ValueError(f"backward must be callable or one of {names}, got {given}")
         return BY_NAME[identifier]
     if identifier is not None and not callable(identifier):
-        raise TypeError(f"backward must be callable, a name, or None, got {identifier!r}")
+        given = _arguments.shown(identifier)
+        raise TypeError(f"backward must be callable, a name, or None, got {given}")
     return identifier
 
 

@@ -6,8 +6,9 @@ the first one. Hyper-parameters are Python numbers or scalar tensors: `bit` of i
 and `threshold` of float32 or float64. A Python number is passed as float64 where the tensor is,
 else as float32. All ops are stateless and deterministic.
 
-Every function raises `TypeError` for a tensor of another dtype or no tensor at all, and
-`tf.errors.InvalidArgumentError` (`ValueError` while a graph is built) for a wrong value or shape.
+Every function raises `TypeError` for a tensor of another dtype or no tensor at all, `ValueError`
+for an attribute, a name or an int32 of a wrong value, and `tf.errors.InvalidArgumentError`
+(`ValueError` while a graph is built) for another wrong value or shape.
 The factories of `lowbit` are the usual way to call these.
 """
 
@@ -50,7 +51,7 @@ def linear_mid_tread_half_quantizer(
     x = _arguments.tensor(x, "x")
     bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
     max_value = _hyper(max_value, "max_value", x.dtype)
-    return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=name)
+    return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=_arguments.op_name(name))
 
 
 def linear_mid_tread_half_quantizer_grad(
@@ -70,7 +71,9 @@ def linear_mid_tread_half_quantizer_grad(
     x = _arguments.tensor(x, "x")
     dy = _like(dy, "dy", x.dtype, "x")
     max_value = _hyper(max_value, "max_value", x.dtype)
-    return _ops.linear_mid_tread_half_quantizer_grad(dy, x, max_value, name=name)
+    return _ops.linear_mid_tread_half_quantizer_grad(
+        dy, x, max_value, name=_arguments.op_name(name)
+    )
 
 
 def binary_mean_scaling_quantizer(x: Any, name: str | None = None) -> tf.Tensor:
@@ -85,7 +88,9 @@ def binary_mean_scaling_quantizer(x: Any, name: str | None = None) -> tf.Tensor:
     Returns:
         The quantized weights.
     """
-    return _ops.binary_mean_scaling_quantizer(_arguments.tensor(x, "x"), name=name)
+    return _ops.binary_mean_scaling_quantizer(
+        _arguments.tensor(x, "x"), name=_arguments.op_name(name)
+    )
 
 
 def binary_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
@@ -98,7 +103,9 @@ def binary_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.T
     Returns:
         The gradient with respect to `x`.
     """
-    return _ops.binary_mean_scaling_quantizer_grad(_arguments.tensor(dy, "dy"), name=name)
+    return _ops.binary_mean_scaling_quantizer_grad(
+        _arguments.tensor(dy, "dy"), name=_arguments.op_name(name)
+    )
 
 
 def binary_channel_wise_mean_scaling_quantizer(
@@ -118,7 +125,9 @@ def binary_channel_wise_mean_scaling_quantizer(
     """
     x = _arguments.tensor(x, "x")
     axis = _arguments.axis(axis)
-    return _ops.binary_channel_wise_mean_scaling_quantizer(x, axis=axis, name=name)
+    return _ops.binary_channel_wise_mean_scaling_quantizer(
+        x, axis=axis, name=_arguments.op_name(name)
+    )
 
 
 def binary_channel_wise_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
@@ -132,7 +141,7 @@ def binary_channel_wise_mean_scaling_quantizer_grad(dy: Any, name: str | None = 
         The gradient with respect to `x`.
     """
     dy = _arguments.tensor(dy, "dy")
-    return _ops.binary_channel_wise_mean_scaling_quantizer_grad(dy, name=name)
+    return _ops.binary_channel_wise_mean_scaling_quantizer_grad(dy, name=_arguments.op_name(name))
 
 
 def ttq_weight_quantizer(
@@ -165,8 +174,8 @@ def ttq_weight_quantizer(
         _like(positive, "positive", dtype, "weights"),
         _like(negative, "negative", dtype, "weights"),
         _hyper(threshold, "threshold", dtype),
-        negative_gradient=negative_gradient,
-        name=name,
+        negative_gradient=_kind(negative_gradient),
+        name=_arguments.op_name(name),
     )
 
 
@@ -205,8 +214,8 @@ def ttq_weight_quantizer_grad(
         _like(positive, "positive", dtype, "weights"),
         _like(negative, "negative", dtype, "weights"),
         _hyper(threshold, "threshold", dtype),
-        negative_gradient=negative_gradient,
-        name=name,
+        negative_gradient=_kind(negative_gradient),
+        name=_arguments.op_name(name),
     )
     return TTQGradients(*gradients)
 
@@ -240,7 +249,7 @@ def twn_weight_quantizer(
         _hyper(threshold, "threshold", dtype),
         per_channel=_arguments.flag(per_channel, "per_channel"),
         axis=_arguments.axis(axis),
-        name=name,
+        name=_arguments.op_name(name),
     )
 
 
@@ -254,13 +263,20 @@ def twn_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
     Returns:
         The gradient with respect to `weights`.
     """
-    return _ops.twn_weight_quantizer_grad(_arguments.tensor(dy, "dy"), name=name)
+    return _ops.twn_weight_quantizer_grad(
+        _arguments.tensor(dy, "dy"), name=_arguments.op_name(name)
+    )
 
 
 def _hyper(value: Any, name: str, dtype: tf.DType) -> Any:
     """A hyper-parameter of an op on tensors of `dtype`."""
     hint = _arguments.hyper_dtype(dtype)
     return _arguments.scalar(value, name, _arguments.HYPER_DTYPES, hint)
+
+
+def _kind(value: Any) -> str:
+    """The kind of gradient of TTQ's negative scale."""
+    return _arguments.choice(value, "negative_gradient", ("exact", "paper"))
 
 
 def _like(value: Any, name: str, dtype: tf.DType, like: str) -> tf.Tensor | tf.Variable:

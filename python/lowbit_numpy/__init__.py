@@ -5,14 +5,15 @@ For tools that quantize weights offline: importing it takes NumPy alone, not Ten
 have the bits of the TensorFlow ops on a CPU, for any number of threads and any SIMD level.
 
 Arrays are float16, bfloat16 (of the package ml_dtypes), float32 or float64, of any shape. Those
-that are C-contiguous are read where they are; others are copied first. Every function releases the
+that are C-contiguous are read where they are; others are copied first. An array with a mask
+(`np.ma`) is refused, since a result would have none. Every function releases the
 GIL while it computes, and takes two keyword arguments:
 
 * `out`: An array for the result, of the shape and dtype of the input. It may be the input itself:
   then the function works in place. Without it, a new array is made.
 * `threads`: How many threads may be used. By default one for each of this process's CPUs, up to 16,
   and fewer for arrays that gain nothing by it; arrays up to 262144 elements are left to the calling
-  thread whatever it says.
+  thread whatever it says, and no more than 16 or one for each CPU are used.
 
 Every function raises `TypeError` where an argument has a wrong type or dtype, `ValueError` where it
 has a wrong value or shape, with a message that names the argument, what is required, and what was

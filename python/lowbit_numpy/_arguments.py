@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,13 @@ def array(value: Any, name: str) -> tuple[np.ndarray, int]:
 
     The array is C-contiguous, aligned, and in this machine's byte order.
     """
-    x = np.asarray(value)
+    _check_unmasked(value, name)
+    try:
+        x = np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception:  # of NumPy, or of the value's own methods
+        raise TypeError(f"{name} must be an array, got {_shown(value)}") from None
     # bfloat16 is known by its name alone, so ml_dtypes is needed only by those who use it.
     try:
         number = _DTYPES.index(x.dtype.name)
@@ -41,6 +48,11 @@ def array_like(value: Any, name: str, like: np.ndarray, like_name: str) -> np.nd
     x, _ = array(value, name)
     _check_like(x, name, like, like_name)
     return x
+
+
+def _check_unmasked(x: Any, name: str) -> None:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array without a mask, got {type(x).__name__}")
 
 
 def _check_like(x: np.ndarray, name: str, like: np.ndarray, like_name: str) -> None:
@@ -66,6 +78,7 @@ class Result:
         if out is not None:
             if not isinstance(out, np.ndarray):
                 raise TypeError(f"out must be a NumPy array or None, got {type(out).__name__}")
+            _check_unmasked(out, "out")
             _check_like(out, "out", like, like_name)
             if not out.flags.writeable:
                 raise ValueError("out must be writable, got a read-only array")
@@ -109,7 +122,7 @@ def layout(x: np.ndarray, name: str, axis: Any) -> tuple[int, int, int]:
         raise ValueError(f"{name} must have a channel axis, so a rank of at least 1, got 0")
     if not -rank <= axis < rank:
         raise ValueError(
-            f"axis must be in [{-rank}, {rank}) for an array of rank {rank}, got {axis}"
+            f"axis must be in [{-rank}, {rank}) for an array of rank {rank}, got {_shown(axis)}"
         )
     axis %= rank
     return math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
@@ -119,7 +132,7 @@ def bit(value: Any) -> int:
     """A bit width."""
     value = integer(value, "bit", "an integer in 1..32")
     if not 1 <= value <= 32:
-        raise ValueError(f"bit must be in 1..32, got {value}")
+        raise ValueError(f"bit must be in 1..32, got {_shown(value)}")
     return value
 
 
@@ -127,7 +140,7 @@ def max_value(value: Any, like: np.ndarray) -> float:
     """A clipping value, rounded to the type in which `like` is computed."""
     rounded = _number(value, "max_value", "finite and > 0", like)
     if not 0 < rounded < math.inf:
-        raise ValueError(f"max_value must be finite and > 0, got {value}")
+        raise ValueError(f"max_value must be finite and > 0, got {_shown(value)}")
     return rounded
 
 
@@ -136,51 +149,63 @@ def threshold(value: Any, like: np.ndarray, below: float = math.inf) -> float:
     required = "finite and >= 0" if below == math.inf else f"in [0, {below})"
     rounded = _number(value, "threshold", required, like)
     if not 0 <= rounded < below:
-        raise ValueError(f"threshold must be {required}, got {value}")
+        raise ValueError(f"threshold must be {required}, got {_shown(value)}")
     return rounded
 
 
 def negative_gradient(value: Any) -> str:
     """The name of a gradient."""
-    if value not in ("exact", "paper"):
-        raise ValueError(f"negative_gradient must be one of 'exact', 'paper', got {value!r}")
+    if not isinstance(value, str) or value not in ("exact", "paper"):
+        given = _shown(value)
+        raise ValueError(f"negative_gradient must be one of 'exact', 'paper', got {given}")
     return value
 
 
 def threads(value: Any, x: np.ndarray) -> int:
     """How many threads a kernel may use."""
+    cores = len(os.sched_getaffinity(0))
     if value is None:
-        most = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-        return max(1, min(most, x.size // _ELEMENTS_A_THREAD))
+        return max(1, min(_MOST_THREADS, cores, x.size // _ELEMENTS_A_THREAD))
     value = integer(value, "threads", "an integer >= 1, or None")
     if value < 1:
-        raise ValueError(f"threads must be >= 1, got {value}")
-    return min(value, 1 << 16)
+        raise ValueError(f"threads must be >= 1, got {_shown(value)}")
+    return min(value, max(_MOST_THREADS, cores))
 
 
 def flag(value: Any, name: str) -> bool:
     """True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a bool, got {value!r}")
+        raise TypeError(f"{name} must be a bool, got {_shown(value)}")
     return bool(value)
 
 
 def integer(value: Any, name: str, required: str = "an integer") -> int:
     """An integer."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be {required}, got {value!r}")
+        raise TypeError(f"{name} must be {required}, got {_shown(value)}")
     return int(value)
 
 
 def _number(value: Any, name: str, required: str, like: np.ndarray) -> float:
     """A number as the TensorFlow ops get it: rounded to float32, unless the array is float64."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, {required}, got {value!r}")
+        raise TypeError(f"{name} must be a number, {required}, got {_shown(value)}")
     number = _float(value)
     if like.dtype == np.float64:
         return number
     with np.errstate(over="ignore"):
         return float(np.float32(number))
+
+
+def _shown(value: Any) -> str:
+    """`value` for a message: one short line, whatever it is."""
+    try:
+        # Not the whole of a list, or of a text: that may take gigabytes.
+        text = reprlib.repr(value) if isinstance(value, (str, bytes, list, tuple)) else repr(value)
+    except Exception:  # of a `__repr__` of the user's, or of an integer of 4300 digits
+        text = f"<{type(value).__name__}>"
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."
 
 
 def _float(value: Any) -> float:
