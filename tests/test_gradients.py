@@ -2,7 +2,9 @@
 """First and second derivatives, forward mode, and gradients of the caller's own."""
 
 import functools
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from conftest import (
     MAX_VALUE,
     NEGATIVE,
     POSITIVE,
+    QUANTIZERS,
     SHAPES,
     SIZES,
     TTQ_THRESHOLD,
@@ -21,9 +24,10 @@ from conftest import (
     gradient_of,
     random_array,
 )
+from tensorflow.python.framework import ops as framework_ops
 
 import lowbit
-from lowbit import ops
+from lowbit import _loader, ops
 
 # w, dy and the regions they fall in with threshold 0.5: P, N, dead zone, tie, N.
 WEIGHTS = [1.0, -0.75, 0.25, 0.5, -1.0]
@@ -413,3 +417,191 @@ def test_backward_with_a_wrong_result(op_type, differentiate, result, message):
     x = random_array((5, 3), tf.float32)
     with pytest.raises(ValueError, match="backward must .*" + message.format(op_type, names)):
         differentiate(factory(result), x, x)
+
+
+# --- gradients that come as IndexedSlices ---------------------------------------------------------
+
+SLICES = {
+    "gather": lambda y: tf.gather(y, [0, 2, 2]),
+    "gather_nd": lambda y: tf.gather_nd(y, [[4], [0], [4]]),
+    "embedding": lambda y: tf.nn.embedding_lookup(y, [[1, 1], [3, 1]]),
+    "nothing": lambda y: tf.gather(y, tf.zeros([0], tf.int32)),
+    "both": lambda y: tf.gather(y, [1, 1]) + tf.reduce_sum(y),
+}
+WITH_BACKWARD = {
+    f"{op_type}, backward": factory(lambda op, g: g * op.inputs[0])
+    for op_type, (factory, _) in FACTORIES.items()
+}
+DIFFERENTIABLE = {**{q.name: q.op for q in QUANTIZERS}, **WITH_BACKWARD}
+
+
+@pytest.fixture(params=DIFFERENTIABLE)
+def differentiable(request):
+    """The op, or a quantizer with a backward, of a tensor."""
+    return DIFFERENTIABLE[request.param]
+
+
+@pytest.mark.parametrize("rows", SLICES.values(), ids=SLICES)
+def test_gradient_that_is_sparse(differentiable, call, rows):
+    """The same as that of the same values in a dense tensor, in the first and second derivative."""
+
+    def both(take):
+        def gradients(x):
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    loss = tf.reduce_sum(take(differentiable(x)) ** 2)
+                first = tf.convert_to_tensor(inner.gradient(loss, x))
+                taken = take(first)
+            return first, tf.convert_to_tensor(outer.gradient(taken, x))
+
+        return gradients
+
+    def dense(y):
+        return rows(y + tf.zeros_like(y))  # the gradient of a sum is a tensor
+
+    x = random_array((5, 3), tf.float32)
+    for actual, expected in zip(call(both(rows), x), call(both(dense), x), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_sparse_gradient_of_the_ttq_scales_and_under_xla():
+    w, one = tf.constant(WEIGHTS), tf.constant(1.0)
+
+    def gradients(jit):
+        @tf.function(jit_compile=jit)
+        def run(w, p, n):
+            with tf.GradientTape() as tape:
+                tape.watch([w, p, n])
+                y = tf.gather(ops.ttq_weight_quantizer(w, p, n, 0.5), [0, 1, 1, 2, 0])
+            return [tf.convert_to_tensor(g) for g in tape.gradient(y, [w, p, n])]
+
+        return [g.numpy().tolist() for g in run(w, 2 * one, 3 * one)]
+
+    expected = [[4, 6, 1, 0, 0], 2, -2]
+    assert gradients(False) == expected
+    if _loader.xla_problem() is None:
+        assert gradients(True) == expected
+
+
+def test_sparse_gradient_in_a_v1_graph(differentiable):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.constant(random_array((5, 3), tf.float32))
+        y = differentiable(x)
+        actual, expected = (
+            tf.convert_to_tensor(tf.gradients(tf.gather(z, [2, 0, 2]) ** 2, x)[0])
+            for z in (y, y + tf.zeros_like(y))
+        )
+        np.testing.assert_array_equal(*session.run([actual, expected]))
+
+
+def test_jacobian_of_gathered_rows(differentiable):
+    x = tf.constant(random_array((4, 3), tf.float32))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        y = differentiable(x)
+        rows, dense = tf.gather(y, [3, 1]), tf.gather(y + tf.zeros_like(y), [3, 1])
+    np.testing.assert_array_equal(tape.jacobian(rows, x), tape.jacobian(dense, x))
+
+
+def test_sparse_gradient_without_a_shape():
+    """`IndexedSlices` need not know that of the tensor they are of."""
+
+    @tf.custom_gradient
+    def downstream(y):
+        return y, lambda dy: tf.IndexedSlices(tf.constant([2.0, 3.0, 4.0]), tf.constant([0, 2, 2]))
+
+    x = tf.constant([0.5, -1.0, 1.5])
+    backward = lowbit.linear_mid_tread_half_quantizer(2, 2.0, lambda op, grad: 10 * grad)
+    for quantizer, expected in ((lowbit.get("linear"), [2, 0, 7]), (backward, [20, 0, 70])):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = downstream(quantizer(x))
+        assert tape.gradient(y, x).numpy().tolist() == expected
+
+
+# --- what a backward leaves -----------------------------------------------------------------------
+
+
+class Held:
+    """Something that a backward refers to."""
+
+    factor = 7.0
+
+
+def traced():
+    """A function that differentiates a quantizer in a branch, its graph, and what backward has."""
+    held = Held()
+    quantizer = lowbit.binary_mean_scaling_quantizer(lambda op, grad: grad * held.factor)
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.cond(tf.reduce_sum(x) > 0, lambda: quantizer(x), lambda: quantizer(2 * x) + x)
+        return tape.gradient(y, x)
+
+    return gradient, gradient.get_concrete_function(tf.TensorSpec([3])).graph, held
+
+
+def test_backward_keeps_no_graph():
+    registry = framework_ops.gradient_registry
+    gc.collect()
+    before = len(registry.list())
+    gradient, graph, held = traced()
+    assert gradient(tf.ones([3])).numpy().tolist() == [7, 7, 7]
+    assert gradient(-tf.ones([3])).numpy().tolist() == [15, 15, 15]
+    assert len(registry.list()) == before + 2
+    graph, held = weakref.ref(graph), weakref.ref(held)
+    del gradient
+    gc.collect()
+    assert (graph(), held()) == (None, None)
+    assert len(registry.list()) == before
+
+
+def test_backward_outlives_the_quantizer():
+    """And the function that traced it, while there is a graph that may be differentiated."""
+    x = tf.constant([1.0, -3.0])
+    concrete = tf.function(
+        lambda x: lowbit.binary_mean_scaling_quantizer(lambda op, grad: 5 * grad)(x)
+    ).get_concrete_function(x)
+    gc.collect()
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = concrete(x)
+    assert tape.gradient(y, x).numpy().tolist() == [5, 5]
+
+
+def test_backward_in_a_graph_that_is_imported():
+    """TensorFlow's own custom gradients end in an error there."""
+    with tf.Graph().as_default() as original:
+        x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
+        quantizer = lowbit.binary_mean_scaling_quantizer(lambda op, grad: grad * op.inputs[0])
+        tf.identity(quantizer(x), name="y")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x, y = tf.import_graph_def(original.as_graph_def(), return_elements=["x:0", "y:0"])
+        (dx,) = tf.gradients(y, x)
+        assert session.run(dx, {x: [3.0, -4.0]}).tolist() == [3, -4]
+
+
+def test_autograph_converts_a_backward():
+    """As it does what a `tf.function` calls; of lowbit's own code it converts nothing."""
+
+    def backward(op, grad):
+        if tf.reduce_sum(grad) > 0:
+            return 10 * grad
+        return 100 * grad
+
+    quantizer = lowbit.binary_mean_scaling_quantizer(backward)
+
+    @tf.function
+    def gradient(dy):
+        x = tf.constant([1.0, -2.0])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = quantizer(x)
+        return tape.gradient(y, x, dy)
+
+    assert gradient(tf.constant([1.0, 2.0])).numpy().tolist() == [10, 20]
+    assert gradient(tf.constant([1.0, -2.0])).numpy().tolist() == [100, -200]

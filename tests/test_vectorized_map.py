@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import BIT, MAX_VALUE, QUANTIZERS, assert_close, random_array
 
+import lowbit
 from lowbit import ops
 
 CASES = {quantizer.name: quantizer.op for quantizer in QUANTIZERS}
@@ -117,3 +118,28 @@ def test_every_weight_of_a_batch_has_its_own_gradient():
         ttq.expected_gradient(np.full_like(w, s), w) for w, s in zip(weights, slope, strict=True)
     ]
     np.testing.assert_array_equal(actual, expected)
+
+
+BACKWARD = {
+    "linear": lambda backward: lowbit.linear_mid_tread_half_quantizer(BIT, MAX_VALUE, backward),
+    "binary": lowbit.binary_mean_scaling_quantizer,
+    "channel": lowbit.binary_channel_wise_mean_scaling_quantizer,
+}
+
+
+@pytest.mark.parametrize("size", [4, 300])
+@pytest.mark.parametrize("make", BACKWARD.values(), ids=BACKWARD)
+def test_a_backward_is_that_of_each_row(make, size):
+    """`op.inputs` and `op.outputs` are those of one iteration; both in and around a function."""
+    quantizer = make(lambda op, g: g * tf.reduce_sum(op.inputs[0]) + op.outputs[0])
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.vectorized_map(quantizer, x, warn=False)
+        return tape.gradient(y, x)
+
+    x = tf.constant(random_array((3, size), tf.float32))
+    expected = [tf.reduce_sum(row) + quantizer(row) for row in x]
+    for run in (gradient, tf.function(gradient)):
+        np.testing.assert_allclose(run(x), expected, rtol=1e-6)

@@ -78,6 +78,15 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
     return value
 
 
+def dense(gradient: Any, like: tf.Tensor) -> tf.Tensor:
+    """An incoming gradient, that of a gather for instance, as a tensor of the shape of `like`."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    if gradient.dense_shape is None:
+        gradient = tf.IndexedSlices(gradient.values, gradient.indices, tf.shape(like))
+    return tf.convert_to_tensor(gradient)
+
+
 def scalar(value: Any, name: str, dtypes: frozenset[tf.DType], hint: tf.DType) -> Any:
     """`value` as a tensor of one of `dtypes`; a Python or NumPy number becomes one of `hint`.
 

@@ -3,12 +3,23 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow.python.eager import record
+from tensorflow.python.framework import ops as tf_ops
 
+from lowbit import _arguments, _autograph
+
+OP_TYPES = (  # of the quantizers that take a `backward`
+    "LinearMidTreadHalfQuantizer",
+    "BinaryMeanScalingQuantizer",
+    "BinaryChannelWiseMeanScalingQuantizer",
+)
 Backward = Callable[["ForwardOp", tf.Tensor], Any]
 
 
@@ -35,6 +46,33 @@ class ForwardOp(NamedTuple):
         return self.attributes[name]
 
 
+class Call:
+    """A call in a graph: what `backward` needs of it.
+
+    The graph keeps it, and the functions around that one. TensorFlow's registry, which is for good,
+    knows it by name alone; `tf.custom_gradient` would leave a closure there that holds the graph.
+
+    Attributes:
+        name: The registered name of its gradient, and the mark of its ops.
+        gradient: Of y, the inputs and dy, as a list.
+        tensors: y and the inputs.
+    """
+
+    def __init__(self, gradient: Callable[..., Any], tensors: Sequence[tf.Tensor]) -> None:
+        self.name = f"LowbitBackward-{next(_numbers)}"
+        self.gradient = gradient
+        self.tensors = tensors
+        tf.RegisterGradient(self.name)(functools.partial(_of_copies, weakref.ref(self)))
+        forget = weakref.finalize(self, _forget, self.name)
+        forget.atexit = False
+        _calls[self.name] = self
+
+
+_numbers = itertools.count()
+_calls: weakref.WeakValueDictionary[str, Call] = weakref.WeakValueDictionary()
+_MARK = "_lowbit_backward"  # an attribute of the quantizer's op, with the name of its `Call`
+
+
 def call(
     op_type: str,
     forward: Callable[..., tf.Tensor],
@@ -54,49 +92,83 @@ def call(
     Returns:
         The op's output.
     """
-    names = tuple(inputs)
-
-    def gradient(y: tf.Tensor, values: Any, dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-        op = ForwardOp(op_type, tuple(values), (y,), {"T": y.dtype, **attributes})
-        return _checked(backward(op, dy), op, names)
-
-    @tf.custom_gradient
-    def run(*values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-        y = forward(*values)
-        return y, lambda dy: gradient(y, values, dy)
-
-    y = run(*map(tf.convert_to_tensor, inputs.values()))
+    names, values = tuple(inputs), list(map(tf.convert_to_tensor, inputs.values()))
     if not tf.executing_eagerly():
-        _differentiate_copies(y.op, gradient)
-    return y
+        backward = _autograph.convert(backward)
+
+    def gradient(y: tf.Tensor, values: Any, dy: Any) -> list[tf.Tensor | None]:
+        op = ForwardOp(op_type, tuple(values), (y,), {"T": y.dtype, **attributes})
+        return _checked(backward(op, _arguments.dense(dy, y)), op, names)
+
+    with record.stop_recording():
+        y = forward(*values)
+        outputs = [y] if tf.executing_eagerly() else _copies(Call(gradient, [y, *values]))
+    record.record_operation(op_type, outputs, values, lambda dy: gradient(y, values, dy))
+    return outputs[0]
 
 
-_numbers = itertools.count()
+def _copies(call: Call) -> list[tf.Tensor]:
+    """A copy of y whose gradient is that of the call, also where the graph is built again.
 
-
-def _differentiate_copies(identities: tf.Operation, gradient: Callable[..., Any]) -> None:
-    """Gives the op that `tf.custom_gradient` has made a gradient of its own inputs.
-
-    TensorFlow's is one of the tensors of this graph. Where a graph is built again, as the branches
-    of a `tf.cond` within a `tf.while_loop` are for the gradient, it ends in an AssertionError.
-
-    Args:
-        identities: Copies y and the inputs of the quantizer.
-        gradient: Of y, these inputs, and dy.
+    That is what TensorFlow does with the branches of a `tf.cond` within a `tf.while_loop`, and
+    what makes it write the gradient into a SavedModel. The op itself is marked as well: of the
+    copies, `tf.vectorized_map` loses the gradient.
     """
-    original = tuple(identities.inputs)
-    name = f"LowbitBackward-{next(_numbers)}"
+    y = call.tensors[0]
+    y.op._set_attr(_MARK, tf.compat.v1.AttrValue(s=call.name.encode()))
+    graph: Any = y.graph
+    with graph.gradient_override_map({"IdentityN": call.name}):
+        copy, *_ = tf.identity_n(call.tensors)
+    while True:
+        if not hasattr(graph, _MARK):
+            setattr(graph, _MARK, [])
+        getattr(graph, _MARK).append(call)
+        graph = getattr(graph, "outer_graph", None)
+        if not getattr(graph, "building_function", False):
+            return [copy]
 
-    @tf.RegisterGradient(name)
-    def of_copies(op: Any, dy: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
-        y, *values = original if op is None else op.inputs  # None where a SavedModel is written
-        return [None, *gradient(y, values, dy)]
 
-    value = tf.compat.v1.AttrValue(s=name.encode())
-    identities._set_attr("_gradient_op_type", value)
+def _of_copies(found: weakref.ref[Call], op: Any, dy: Any, *_: Any) -> list[tf.Tensor | None]:
+    """The gradient of `tf.identity_n([y, *inputs])`."""
+    call = found()
+    assert call is not None  # else it is not registered any more
+    y, *values = call.tensors if op is None else op.inputs  # None where a SavedModel is written
+    return [None, *call.gradient(y, values, dy)]
 
 
-def _checked(returned: Any, op: ForwardOp, names: tuple[str, ...]) -> tuple[tf.Tensor | None, ...]:
+def _forget(name: str) -> None:
+    # Not public, so it may change; a name and a function without a graph are left then.
+    getattr(tf_ops.gradient_registry, "_registry", {}).pop(name, None)
+
+
+def of_marked(op: Any, dy: Any) -> list[tf.Tensor | None] | None:
+    """The gradient of a quantizer's op, if that is the work of a `backward`; else None.
+
+    Raises:
+        LookupError: The `backward` is not of this process, or was freed with its graph.
+    """
+    name = mark(op)
+    if name is None:
+        return None
+    call = _calls.get(name)
+    if call is None:
+        raise LookupError(
+            f"the backward of {op.name} ({op.type}) is gone, with the graph it was of"
+        )
+    return call.gradient(op.outputs[0], op.inputs, dy)
+
+
+def mark(op: Any) -> str | None:
+    """The name of the `Call` that made an op of a graph, if one did."""
+    if not isinstance(op, tf.Operation):  # in eager mode, where each call has its own gradient
+        return None
+    try:
+        return op.get_attr(_MARK).decode()
+    except ValueError:
+        return None
+
+
+def _checked(returned: Any, op: ForwardOp, names: tuple[str, ...]) -> list[tf.Tensor | None]:
     """What `backward` returned, as one gradient per input."""
     x, dx_name = op.inputs[0], f"dL/d{names[0]}"
     entries = f"one entry per input of {op.type} ({', '.join(names)})"
@@ -107,7 +179,7 @@ def _checked(returned: Any, op: ForwardOp, names: tuple[str, ...]) -> tuple[tf.T
     if len(returned) != len(names):
         raise ValueError(f"backward must return {dx_name}, or {entries}, got {len(returned)}")
     if returned[0] is None:
-        return tuple(returned)
+        return list(returned)
     try:
         dx = tf.convert_to_tensor(returned[0], x.dtype)
     except (TypeError, ValueError):
@@ -118,4 +190,4 @@ def _checked(returned: Any, op: ForwardOp, names: tuple[str, ...]) -> tuple[tf.T
         raise ValueError(
             f"backward must return {dx_name} of the shape of {names[0]}, {x.shape}, got {dx.shape}"
         )
-    return dx, *returned[1:]
+    return [dx, *returned[1:]]

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from lowbit import ops
+from lowbit import _arguments, _backward, ops
 
 
 def _straight_through(op: Any, dy: Any) -> Any:
@@ -21,27 +21,31 @@ def _straight_through(op: Any, dy: Any) -> Any:
     return dy
 
 
-def _linear(op: Any, dy: tf.Tensor) -> tuple[tf.Tensor, None, None]:
+def _linear(op: Any, dy: Any) -> tuple[tf.Tensor, None, None]:
     x, _, max_value = op.inputs
+    dy = _arguments.dense(dy, x)
     return ops.linear_mid_tread_half_quantizer_grad(dy, x, max_value), None, None
 
 
-def _linear_grad(op: Any, ddx: tf.Tensor) -> tuple[tf.Tensor, None, None]:
+def _linear_grad(op: Any, ddx: Any) -> tuple[tf.Tensor, None, None]:
     _, x, max_value = op.inputs
+    ddx = _arguments.dense(ddx, x)
     return ops.linear_mid_tread_half_quantizer_grad(ddx, x, max_value), None, None
 
 
-def _ttq(op: Any, dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+def _ttq(op: Any, dy: Any) -> tuple[tf.Tensor | None, ...]:
     weights, positive, negative, threshold = op.inputs
+    dy = _arguments.dense(dy, weights)
     kind = op.get_attr("negative_gradient").decode()
     gradients = ops.ttq_weight_quantizer_grad(dy, weights, positive, negative, threshold, kind)
     return *gradients, None
 
 
 def _ttq_grad(
-    op: Any, ddweights: tf.Tensor, ddpositive: tf.Tensor, ddnegative: tf.Tensor
+    op: Any, ddweights: Any, ddpositive: tf.Tensor, ddnegative: tf.Tensor
 ) -> tuple[tf.Tensor | None, ...]:
     dy, weights, positive, negative, threshold = op.inputs
+    ddweights = _arguments.dense(ddweights, weights)
     kind = op.get_attr("negative_gradient").decode()
     through_weights = ops.ttq_weight_quantizer_grad(
         ddweights, weights, positive, negative, threshold
@@ -69,6 +73,20 @@ _GRADIENTS: dict[str, Callable[..., Any]] = {
     "TWNWeightQuantizer": lambda op, dy: (dy, None),
     "TWNWeightQuantizerGrad": _straight_through,
 }
+
+
+def _or_backward(default: Callable[..., Any]) -> Callable[..., Any]:
+    """`default`, unless the op has a `backward` of the user's."""
+
+    def gradient(op: Any, dy: Any) -> Any:
+        own = _backward.of_marked(op, dy)
+        return default(op, dy) if own is None else own
+
+    return gradient
+
+
+for _op_type in _backward.OP_TYPES:
+    _GRADIENTS[_op_type] = _or_backward(_GRADIENTS[_op_type])
 
 for _op_type, _gradient in _GRADIENTS.items():
     # KeyError: registered already, by an import of the package that was undone since.

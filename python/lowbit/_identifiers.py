@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from lowbit import _arguments, quantizers
+from lowbit import _arguments, _autograph, quantizers
 from lowbit._keras import PACKAGE
 
 # The defaults of "linear" are those of Blueoil's networks; the class has none. TTQ's scales start
@@ -30,6 +30,7 @@ def use(replacement: type[quantizers.Quantizer]) -> None:
     CLASSES[replacement.__name__] = replacement
 
 
+@_autograph.leave
 def get(
     identifier: Any, *, dtype: Any = None, axis: int | None = None
 ) -> Callable[[Any], Any] | None:

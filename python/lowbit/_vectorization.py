@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops.parallel_for import pfor
 
-from lowbit import ops
+from lowbit import _backward, ops
 
 # From so many elements on, a channel of the first axis is summed in the order of a tensor of its
 # own: kLanes in cc/core/plan.h.
@@ -65,6 +65,22 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "TWNWeightQuantizer": _twn,
     "TWNWeightQuantizerGrad": _element_wise(ops.twn_weight_quantizer_grad, 1),
 }
+
+
+def _unless_backward(converter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The converter, but a loop for an op that has a `backward`: that is of one iteration."""
+
+    def convert(iterations: Any) -> Any:
+        if _backward.mark(iterations.op) is not None:
+            raise pfor.ConversionNotImplementedError("a gradient of the user's")
+        return converter(iterations)
+
+    return convert
+
+
+for _op_type in _backward.OP_TYPES:
+    if _op_type in _CONVERTERS:
+        _CONVERTERS[_op_type] = _unless_backward(_CONVERTERS[_op_type])
 
 for _op_type, _converter in _CONVERTERS.items():
     # AssertionError: registered already, by an import of the package that was undone since.

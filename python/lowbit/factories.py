@@ -11,10 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from lowbit import quantizers
+from lowbit import _autograph, quantizers
 from lowbit._backward import Backward
 
 
+@_autograph.leave
 def linear_mid_tread_half_quantizer(
     bit: int | None = None,
     max_value: float | None = None,
@@ -48,6 +49,7 @@ def linear_mid_tread_half_quantizer(
     return quantizers.LinearMidTreadHalfQuantizer(bit, max_value, backward, dtype)
 
 
+@_autograph.leave
 def binary_mean_scaling_quantizer(
     backward: Backward | str | None = None, dtype: Any = tf.float32
 ) -> quantizers.BinaryMeanScalingQuantizer:
@@ -72,6 +74,7 @@ def binary_mean_scaling_quantizer(
     return quantizers.BinaryMeanScalingQuantizer(backward, dtype)
 
 
+@_autograph.leave
 def binary_channel_wise_mean_scaling_quantizer(
     backward: Backward | str | None = None, dtype: Any = tf.float32, *, axis: int = -1
 ) -> quantizers.BinaryChannelWiseMeanScalingQuantizer:
@@ -97,6 +100,7 @@ def binary_channel_wise_mean_scaling_quantizer(
     return quantizers.BinaryChannelWiseMeanScalingQuantizer(backward, dtype, axis=axis)
 
 
+@_autograph.leave
 def ttq_weight_quantizer(
     threshold: float = 0.05,
     dtype: Any = tf.float32,
@@ -137,6 +141,7 @@ def ttq_weight_quantizer(
     )
 
 
+@_autograph.leave
 def twn_weight_quantizer(
     threshold: float = 0.7,
     dtype: Any = tf.float32,

@@ -17,12 +17,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from lowbit import _arguments
+from lowbit import _arguments, _autograph
 
 _LINEAR = "LinearMidTreadHalfQuantizer"
 _CHANNEL_WISE = "BinaryChannelWiseMeanScalingQuantizer"
 
 
+@_autograph.leave
 def straight_through(op: Any, grad: tf.Tensor) -> tf.Tensor:
     """`dx = dy`. For every quantizer.
 
@@ -38,6 +39,7 @@ def straight_through(op: Any, grad: tf.Tensor) -> tf.Tensor:
     return grad
 
 
+@_autograph.leave
 def clipped(op: Any, grad: tf.Tensor) -> tf.Tensor:
     """`dx = dy` where `|x| <= 1`, else 0; for the linear quantizer where `0 <= x <= max_value`.
 
@@ -58,6 +60,7 @@ def clipped(op: Any, grad: tf.Tensor) -> tf.Tensor:
     return tf.where(inside, grad, tf.zeros([], grad.dtype))
 
 
+@_autograph.leave
 def approx_sign(op: Any, grad: tf.Tensor) -> tf.Tensor:
     """`dx = dy (2 - 2|x|)` where `|x| < 1`, else 0: the slope of two parabolas close to `sign`.
 
@@ -77,6 +80,7 @@ def approx_sign(op: Any, grad: tf.Tensor) -> tf.Tensor:
     return _times(grad, tf.maximum(2 - 2 * tf.abs(_wide(op.inputs[0])), 0))
 
 
+@_autograph.leave
 def swish_sign(op: Any, grad: tf.Tensor, beta: float = 5.0) -> tf.Tensor:
     """`dx = dy beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x))`, the slope of SignSwish.
 
@@ -100,6 +104,7 @@ def swish_sign(op: Any, grad: tf.Tensor, beta: float = 5.0) -> tf.Tensor:
     return _times(grad, 2 * beta * (2 - z * tf.tanh(z / 2)) * tf.sigmoid(z) * tf.sigmoid(-z))
 
 
+@_autograph.leave
 def xnor_net(op: Any, grad: tf.Tensor) -> tf.Tensor:
     """The derivative of `y = s sign(x)`, `s = mean(|x|)`, with `clipped` as that of `sign`.
 

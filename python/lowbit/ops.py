@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from lowbit import _arguments, _loader
+from lowbit import _arguments, _autograph, _loader
 
 _ops = _loader.load()
 
@@ -31,6 +31,7 @@ class TTQGradients(NamedTuple):
     negative: tf.Tensor
 
 
+@_autograph.leave
 def linear_mid_tread_half_quantizer(
     x: Any, bit: Any, max_value: Any, name: str | None = None
 ) -> tf.Tensor:
@@ -54,6 +55,7 @@ def linear_mid_tread_half_quantizer(
     return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=_arguments.op_name(name))
 
 
+@_autograph.leave
 def linear_mid_tread_half_quantizer_grad(
     dy: Any, x: Any, max_value: Any, name: str | None = None
 ) -> tf.Tensor:
@@ -76,6 +78,7 @@ def linear_mid_tread_half_quantizer_grad(
     )
 
 
+@_autograph.leave
 def binary_mean_scaling_quantizer(x: Any, name: str | None = None) -> tf.Tensor:
     """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over all elements.
 
@@ -93,6 +96,7 @@ def binary_mean_scaling_quantizer(x: Any, name: str | None = None) -> tf.Tensor:
     )
 
 
+@_autograph.leave
 def binary_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
     """Straight through: `dx = dy`, without a copy.
 
@@ -108,6 +112,7 @@ def binary_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.T
     )
 
 
+@_autograph.leave
 def binary_channel_wise_mean_scaling_quantizer(
     x: Any, axis: int = -1, name: str | None = None
 ) -> tf.Tensor:
@@ -130,6 +135,7 @@ def binary_channel_wise_mean_scaling_quantizer(
     )
 
 
+@_autograph.leave
 def binary_channel_wise_mean_scaling_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
     """Straight through: `dx = dy`, without a copy.
 
@@ -144,6 +150,7 @@ def binary_channel_wise_mean_scaling_quantizer_grad(dy: Any, name: str | None = 
     return _ops.binary_channel_wise_mean_scaling_quantizer_grad(dy, name=_arguments.op_name(name))
 
 
+@_autograph.leave
 def ttq_weight_quantizer(
     weights: Any,
     positive: Any,
@@ -179,6 +186,7 @@ def ttq_weight_quantizer(
     )
 
 
+@_autograph.leave
 def ttq_weight_quantizer_grad(
     dy: Any,
     weights: Any,
@@ -220,6 +228,7 @@ def ttq_weight_quantizer_grad(
     return TTQGradients(*gradients)
 
 
+@_autograph.leave
 def twn_weight_quantizer(
     weights: Any,
     threshold: Any,
@@ -253,6 +262,7 @@ def twn_weight_quantizer(
     )
 
 
+@_autograph.leave
 def twn_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
     """Straight through: `dweights = dy`, without a copy.
 

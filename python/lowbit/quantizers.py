@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from lowbit import _arguments, _backward, gradients, ops
+from lowbit import _arguments, _autograph, _backward, gradients, ops
 
 
 class Quantizer(tf.Module):
@@ -31,6 +31,13 @@ class Quantizer(tf.Module):
     scale_names: tuple[str, ...] = ()
     _input_name = "x"
 
+    @property
+    def autograph_info__(self) -> None:
+        """For AutoGraph, which leaves alone what has it: the classes here, but not the user's."""
+        if type(self).__module__ != __name__:
+            raise AttributeError("autograph_info__")
+
+    @_autograph.leave
     def __call__(self, x: Any) -> tf.Tensor:
         """Quantizes a tensor.
 
