@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ def _evaluate(quantizer: Any, values: Any) -> tuple[np.ndarray, np.ndarray, np.n
         raise ValueError(f"values must not be empty, got shape {tuple(x.shape)}")
     if not tf.reduce_all(tf.math.is_finite(x)):
         raise ValueError("values must be finite")
-    quantizer = _copied(quantizer)
+    if isinstance(quantizer, Quantizer):
+        quantizer = copy.copy(quantizer)  # which makes scales of its own where there are none yet
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = quantizer(x)
@@ -117,16 +119,6 @@ def _numbers(values: Any) -> tf.Tensor:
     if x is None or not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
         raise TypeError(f"values must be numbers, got {_arguments.shown(values)}")
     return x
-
-
-def _copied(quantizer: Any) -> Any:
-    """A quantizer that computes the same; it makes scales of its own where there are none yet."""
-    if not isinstance(quantizer, Quantizer):
-        return quantizer
-    copy = quantizer.from_config(quantizer.arguments())
-    for name in quantizer.scale_names:
-        setattr(copy, name, getattr(quantizer, name))
-    return copy
 
 
 def _samples(quantizer: Any) -> np.ndarray:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -104,18 +107,92 @@ class Quantizer(tf.Module):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__.pop(_KEY, None)  # that of the former arguments
+        super().__setattr__(name, value)
+
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return _comparable(self.arguments()) == _comparable(other.arguments())
+        return self._key().arguments == other._key().arguments
 
     def __hash__(self) -> int:
-        return hash((type(self), _comparable(self.arguments())))
+        return hash(self._key())
+
+    def _key(self) -> _Key:
+        """For a `tf.function`, which compares its arguments at every call."""
+        key: _Key | None = self.__dict__.get(_KEY)
+        if key is None:
+            # Not by an attribute of TensorFlow's, which would track and wrap it.
+            key = self.__dict__[_KEY] = _Key(self)
+        return key
+
+    def __copy__(self) -> Quantizer:
+        return self._with(lambda value: value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Quantizer:
+        # First: in a configuration, the quantizer may be among what it holds.
+        return self._with(lambda value: copy.deepcopy(value, memo), memo)
+
+    def _with(self, copied: Callable[[Any], Any], memo: dict[int, Any] | None = None) -> Quantizer:
+        """A quantizer with the attributes as they are copied, which tracks its own."""
+        new = type(self).__new__(type(self))
+        if memo is not None:
+            memo[id(self)] = new
+        new.__setstate__({name: copied(value) for name, value in self._attributes().items()})
+        return new
+
+    def _attributes(self) -> dict[str, Any]:
+        # All but the lists of TensorFlow's tracking, which a copy has to have of its own.
+        kept = vars(self).items()
+        return {name: v for name, v in kept if name != _KEY and not name.startswith("_self_")}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._attributes()
+        for name in self.scale_names:
+            if isinstance(state[name], tf.distribute.DistributedValues):
+                state[name] = _PickledVariable(state[name])  # a strategy's cannot be pickled
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
-def _comparable(arguments: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Arguments that compare and hash: tensors and variables by identity."""
-    return tuple((k, id(v) if _arguments.is_tensor(v) else v) for k, v in arguments.items())
+_KEY = "_cached_key"
+
+
+class _PickledVariable:
+    """A variable of a strategy: where the pickle is read, it becomes one of the strategy there."""
+
+    def __init__(self, variable: tf.Variable) -> None:
+        self._variable = variable
+
+    def __reduce__(self) -> tuple[Callable[..., tf.Variable], tuple[Any, ...]]:
+        name = self._variable.name.partition(":")[0]
+        return _variable, (self._variable.numpy(), self._variable.dtype.name, name)
+
+
+def _variable(value: Any, dtype: str, name: str) -> tf.Variable:
+    return tf.Variable(value, dtype=dtype, name=name)
+
+
+class _Key:
+    """The arguments of a quantizer as they compare and hash: tensors and variables by identity."""
+
+    __slots__ = ("_hash", "arguments")
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.arguments = (
+            type(quantizer),
+            *(id(v) if _arguments.is_tensor(v) else v for v in quantizer.arguments().values()),
+        )
+        self._hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(self.arguments)
+        return self._hash
 
 
 class LinearMidTreadHalfQuantizer(Quantizer):
@@ -241,10 +318,9 @@ class TTQWeightQuantizer(Quantizer):
         self.initial = _arguments.initial(initial, self.dtype)
         self.positive: tf.Variable | None = None
         self.negative: tf.Variable | None = None
-        # Weakly: a copy of the quantizer then belongs to this strategy, not to a copy of it.
-        scoped = tf.distribute.has_strategy()
-        self._strategy = weakref.ref(tf.distribute.get_strategy()) if scoped else None
         self._without_keras.add(self)
+        self._strategy = _Strategy()
+        self._trace: _Trace | None = None
 
     def scale_count(self, shape: Sequence[int]) -> int:
         """The two that are trained."""
@@ -258,8 +334,10 @@ class TTQWeightQuantizer(Quantizer):
 
     def _scales(self, weights: tf.Tensor | tf.Variable) -> tuple[Any, Any]:
         if tf.compat.v1.executing_eagerly_outside_functions():
+            if self._trace is not None:
+                self._settle(self._trace)
             if self.positive is None:
-                self.positive, self.negative = self._make_variables(weights)
+                self._take(*self._make_variables(weights))
             elif tf.distribute.has_strategy() and isinstance(self.positive, tf.Variable):
                 _check_scope(self.positive)  # Keras looks after its own
             return self.positive, self.negative
@@ -270,8 +348,30 @@ class TTQWeightQuantizer(Quantizer):
             for name in self.scale_names
         )
 
+    def _take(self, positive: tf.Variable, negative: tf.Variable) -> None:
+        """Makes them the scales, unless another thread was first."""
+        with _taking:
+            if self.positive is None:
+                # In this order, since others ask for the second one without the lock.
+                self.negative = negative
+                self.positive = positive
+                self._trace = _Trace() if self._is_uninitialized() else None
+
+    def _settle(self, trace: _Trace) -> None:
+        """Forgets scales that a function was to initialise which could not be traced."""
+        if not self._is_uninitialized():
+            self._trace = None
+        elif trace.has_failed(self._is_uninitialized):
+            with _taking:
+                if self._trace is trace:
+                    self._trace = self.positive = self.negative = None
+
+    def _is_uninitialized(self) -> bool:
+        with tf.init_scope():
+            return isinstance(self.negative, tf.Variable) and not self.negative.is_initialized()
+
     def _make_variables(self, weights: tf.Tensor | tf.Variable) -> tuple[tf.Variable, ...]:
-        strategy = self._strategy and self._strategy()
+        strategy = self._strategy()
         if strategy and not tf.distribute.has_strategy():
             # Else the replicas would share a variable of the caller's, and each would update it.
             with strategy.scope():
@@ -300,6 +400,69 @@ class TTQWeightQuantizer(Quantizer):
         if self.initial == "mean":
             return tf.reduce_mean(tf.abs(weights))
         return tf.cast(self.initial, self.dtype)
+
+
+# Not while the variables are made, when the replicas of a strategy wait for each other.
+_taking = threading.Lock()
+
+
+class _Trace:
+    """The function that is being traced, whose first run is to initialise the variables of it."""
+
+    _PATIENCE = 10.0  # seconds, for one of another thread
+
+    def __init__(self) -> None:
+        self._graph = weakref.ref(tf.compat.v1.get_default_graph())
+        self._thread = threading.get_ident()
+
+    def has_failed(self, is_uninitialized: Callable[[], bool]) -> bool:
+        """Whether there will be no first run; waits for that of another thread."""
+        deadline = time.monotonic() + self._PATIENCE
+        mine = self._thread == threading.get_ident()
+        while True:
+            graph: Any = self._graph()
+            if graph is None:
+                return True
+            done = len(graph.variables) > 0  # which it knows from its end on
+            if graph in _graphs() or (done and mine):
+                return False
+            if not is_uninitialized():
+                return False
+            if mine or time.monotonic() > deadline:
+                return not done
+            del graph
+            time.sleep(0.005)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()  # of no other process
+
+
+def _graphs() -> list[Any]:
+    """The graph that is being built, and those around it."""
+    graphs: list[Any] = [tf.compat.v1.get_default_graph()]
+    while getattr(graphs[-1], "building_function", False):
+        graphs.append(graphs[-1].outer_graph)
+    return graphs
+
+
+class _Strategy:
+    """The strategy in whose scope it was made, weakly; returns None where there was none.
+
+    That of a copy is the same one, not a copy of it; that of a pickle, the one where it is read.
+    """
+
+    def __init__(self) -> None:
+        scoped = tf.distribute.has_strategy()
+        self._found = weakref.ref(tf.distribute.get_strategy()) if scoped else None
+
+    def __call__(self) -> tf.distribute.Strategy | None:
+        return self._found() if self._found else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Strategy:
+        return self
+
+    def __reduce__(self) -> tuple[type[_Strategy], tuple[()]]:
+        return _Strategy, ()
 
 
 def _check_scope(scale: tf.Variable) -> None:

@@ -162,16 +162,12 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         mine = (*self.scale_names, *self.arguments())
         return {name: child for name, child in children.items() if name in mine}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if name not in _OF_LAYERS and not name.startswith("_self_")
-        }
+    def _attributes(self) -> dict[str, Any]:
+        attributes = super()._attributes().items()
+        return {name: value for name, value in attributes if name not in _OF_LAYERS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        super().__setstate__(state)
         self._become_layer()
         self.built = self.positive is not None
 
