@@ -2,11 +2,13 @@
 """The Keras layers: what they compute, their weights, arguments, dtypes and configurations."""
 
 import inspect
+import json
 import os
 import subprocess
 import sys
 import threading
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -492,6 +494,53 @@ def test_bad_identifiers(identifier, error, message):
 def test_refused_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("axis", [4, -5, 10**30, -(10**30)])
+def test_an_axis_that_the_kernel_has_not(axis, tmp_path):
+    """Also in a file, before the op sees it."""
+    config = {"class_name": "binary_channel", "config": {"axis": axis}}
+    message = r"kernel_quantizer must have an axis in \[-4, 4\) for a kernel of rank 4, got"
+    with pytest.raises(ValueError, match=message):
+        layers.QuantConv2D(2, 3, kernel_quantizer=config).build((None, 8, 8, 1))
+    unused = {"class_name": "twn", "config": {"axis": 7}}
+    layers.QuantConv2D(2, 3, kernel_quantizer=unused).build((None, 8, 8, 1))
+
+
+HOSTILE = [
+    3,
+    [],
+    "",
+    {},
+    {"class_name": "twn", "config": 3},
+    {"class_name": "twn", "config": {"threshold": "x"}},
+    {"class_name": "twn", "config": {"threshold": -1}},
+    {"class_name": "twn", "config": {"nothing": 1}},
+    {"class_name": "twn", "config": {"dtype": "string"}},
+    {"class_name": "linear", "config": {"bit": 10**30}},
+    {"class_name": "linear", "config": {"max_value": None}},
+    {"class_name": ["twn"], "config": {}},
+    {"class_name": "Adam", "module": "keras.optimizers", "config": {}},
+    {"class_name": "system", "module": "os", "config": {}, "registered_name": "system"},
+    {"class_name": "ttq", "config": {"initial": {"class_name": "ttq"}}},
+]
+
+
+@pytest.mark.parametrize("argument", ["kernel_quantizer", "input_quantizer", "scale_constraint"])
+@pytest.mark.parametrize("hostile", HOSTILE, ids=repr)
+def test_files_with_wrong_configurations(argument, hostile, tmp_path):
+    model = keras.Sequential([keras.Input([4]), layers.QuantDense(2, name="dense")])
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    config = json.loads(parts["config.json"])
+    config["config"]["layers"][1]["config"][argument] = hostile
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(tmp_path / "wrong.keras", "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    with pytest.raises((TypeError, ValueError)):
+        keras.saving.load_model(tmp_path / "wrong.keras")(random(2, 4))
 
 
 # --- Keras's own quantization ---------------------------------------------------------------------

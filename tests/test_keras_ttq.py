@@ -62,10 +62,18 @@ class InBuild(Holder):
 
 class InAList(Holder):
     def hold(self):
-        self.parts = {"quantizers": [lowbit.ttq_weight_quantizer()]}
+        self.parts = [lowbit.ttq_weight_quantizer()]
 
     def quantizer(self):
-        return self.parts["quantizers"][0]
+        return self.parts[0]
+
+
+class InADict(Holder):
+    def hold(self):
+        self.parts = {"quantizer": lowbit.ttq_weight_quantizer()}
+
+    def quantizer(self):
+        return self.parts["quantizer"]
 
 
 class InALayer(Holder):
@@ -99,6 +107,7 @@ HOLDERS = {
         NamedLikeAMethod,
         InBuild,
         InAList,
+        InADict,
         InALayer,
         WithAShape,
         WithoutBuild,
@@ -192,7 +201,7 @@ def test_keras_file(holder, tmp_path):
     assert scales(again.layers[0]) != [7.0, 8.0]
 
 
-@pytest.mark.parametrize("holder", [v for v in HOLDERS.values() if v is not InAList])
+@pytest.mark.parametrize("holder", [v for v in HOLDERS.values() if v not in (InAList, InADict)])
 def test_checkpoint(holder, tmp_path):
     """But for what is in a list, where Keras hides from TensorFlow its own layers as well."""
     model, layer = network(holder)
@@ -238,6 +247,7 @@ MODES = {
 }
 
 
+@pytest.mark.parametrize("holder", [Holder, Mean, WithAShape])
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_modes_of_compile_train_alike(holder, mode):
     problem = _loader.xla_problem()
@@ -252,6 +262,7 @@ def test_modes_of_compile_train_alike(holder, mode):
     assert scales(twin) == pytest.approx(scales(layer), rel=1e-4)
 
 
+@pytest.mark.parametrize("holder", [Holder, Mean, InAList, WithAShape])
 def test_strategy(holder):
     keras.utils.set_random_seed(0)
     model, layer = network(holder)

@@ -25,6 +25,7 @@ from keras.src.utils.tracking import DotNotTrackScope
 from lowbit import _identifiers
 from lowbit.layers._quantizers import (
     activation_quantizer,
+    check_axis,
     quantized,
     quantizer,
     refuse_quantized_policy,
@@ -237,6 +238,7 @@ class Quantized(keras.layers.Layer):
         super().build(input_shape)
         for kernel in self.quantized_kernels:
             found = getattr(self, kernel.argument)
+            check_axis(kernel.argument, found, len(kernel.latent(self).shape))
             if getattr(found, "scale_names", ()):
                 scales = Scales(
                     found,

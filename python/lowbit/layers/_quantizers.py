@@ -33,13 +33,28 @@ def quantizer(
     try:
         found = _identifiers.get_own(identifier, dtype, axis)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{argument}: {error}") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{argument}: {error}") from None
     if isinstance(found, Quantizer) and found.dtype.name != dtype:
         raise TypeError(
             f"{argument} must have the dtype that the layer hands it, {dtype}, got "
             f"{found.dtype.name}; given by an alias or configuration it follows the layer"
         )
     return found
+
+
+def check_axis(argument: str, found: Any, rank: int) -> None:
+    """Refuses a quantizer whose channels are on an axis that a kernel of this rank has not.
+
+    Raises:
+        ValueError: So it is.
+    """
+    axis = getattr(found, "axis", None) if getattr(found, "per_channel", True) else None
+    if isinstance(found, Quantizer) and axis is not None and not -rank <= axis < rank:
+        raise ValueError(
+            f"{argument} must have an axis in [-{rank}, {rank}) for a kernel of rank {rank}, "
+            f"got {axis}"
+        )
 
 
 def activation_quantizer(argument: str, identifier: Any, dtype: str) -> Callable[[Any], Any] | None:
