@@ -423,6 +423,19 @@ def test_copies(holder):
     assert scales(again.layers[0]) != [1.0, 2.0]
 
 
+def test_pickle_of_a_strategy():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model, layer = network(Holder)
+        model(X)
+    set_scales(layer, 7.0, 8.0)
+    for again in (
+        pickle.loads(pickle.dumps(layer.quantizer())),
+        copy.deepcopy(layer.quantizer()),
+    ):
+        assert [float(again.positive.numpy()), float(again.negative.numpy())] == [7.0, 8.0]
+        assert [w.name for w in again.trainable_variables] == SCALES
+
+
 def test_summary():
     model, _ = network(Mean)
     assert lowbit.summary(model).total.parameters == 14

@@ -17,11 +17,12 @@ import tensorflow as tf
 from keras.src.backend import AutocastScope
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
-from lowbit import _arguments, quantizers
+from lowbit import _arguments, _autograph, quantizers
 from lowbit.layers._quantizers import supports_jit
 
 _Plain = quantizers.TTQWeightQuantizer
-_OF_LAYERS = frozenset(vars(keras.layers.Layer(name="any")))  # what every layer has for itself
+# What every layer has for itself, and does not give its copies.
+_OF_LAYERS = frozenset(vars(keras.layers.Layer(name="any"))) - {"name"}
 _NOT_SAVED = frozenset(name for name in dir(keras.Model) if not name.startswith("_"))
 
 
@@ -60,16 +61,17 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         self._become_layer()
 
     def _become_layer(self) -> None:
-        keras.layers.Layer.__init__(self, dtype=self.dtype.name)
+        keras.layers.Layer.__init__(self, dtype=self.dtype.name, name=self.name)
         self.supports_jit = supports_jit(self)
-        self._is_settled = False
+        self._is_decided = False
 
+    @_autograph.leave
     def __call__(self, x: Any) -> tf.Tensor:
-        if not self._is_settled:
-            self._settle(x)
+        if not self._is_decided:
+            self._decide(x)
         return super().__call__(x)
 
-    def _settle(self, x: Any) -> None:
+    def _decide(self, x: Any) -> None:
         """Decides, where it is first called, whether Keras is to train the scales.
 
         Raises:
@@ -82,7 +84,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         if outermost is self:  # no layer is being called: who holds it is seen later
             if self.positive is None and (isinstance(x, keras.Variable) or in_stateless_scope()):
                 self._add_scales_for(x)
-            self._is_settled = isinstance(self.positive, tf.Variable)
+            self._is_decided = isinstance(self.positive, tf.Variable)
             return
         holders = [h for h in outermost._flatten_layers() if any(e is self for e in h._layers)]
         if self.positive is None and not holders and not isinstance(x, tf.Variable):
@@ -95,7 +97,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
             self._add_scales_for(x)
         for holder in holders:
             self._show(holder)
-        self._is_settled = True
+        self._is_decided = True
 
     def _show(self, holder: Any) -> None:
         """Lets Keras save it if its attribute has the name of one of Keras's, such as `quantize`.
@@ -126,14 +128,12 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
 
     def _add_scales(self, initializers: dict[str, Callable[..., Any]]) -> None:
         with tf.init_scope():
-            for name, initializer in initializers.items():
-                scale = self.add_weight(
-                    name=name,
-                    shape=(),
-                    initializer=initializer,
-                    autocast=False,
-                )
-                setattr(self, name, scale)
+            scales = {
+                name: self.add_weight(name=name, shape=(), initializer=initializer, autocast=False)
+                for name, initializer in initializers.items()
+            }
+        for name in reversed(self.scale_names):  # the first one says that there are all
+            setattr(self, name, scales[name])
         self.built = True
 
     def _is_lent_scales(self) -> bool:
@@ -166,10 +166,31 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         attributes = super()._attributes().items()
         return {name: value for name, value in attributes if name not in _OF_LAYERS}
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        for name in self.scale_names:
+            if isinstance(state[name], keras.Variable):
+                state[name] = _PickledScale(state[name])
+        return state
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._become_layer()
         self.built = self.positive is not None
+
+
+class _PickledScale:
+    """A scale, also one of a strategy, which cannot be pickled itself."""
+
+    def __init__(self, scale: Any) -> None:
+        self._scale = scale
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _scale, (self._scale.numpy(), self._scale.dtype, self._scale.name)
+
+
+def _scale(value: Any, dtype: str, name: str) -> Any:
+    return keras.Variable(value, dtype=dtype, name=name, autocast=False)
 
 
 def _is_known(tensor: Any) -> bool:
