@@ -17,6 +17,12 @@ LOWBIT_HD double RoundHalfUp(double x) { return __builtin_round(x); }
 
 LOWBIT_HD double PowerOfTwo(int exponent) { return static_cast<double>(int64_t{1} << exponent); }
 
+// The smallest positive numbers times this are far from either end of the range, for both types.
+constexpr float kScale = 0x1p96f;
+
+LOWBIT_HD float ScaledUp(float x) { return x * kScale; }
+LOWBIT_HD double ScaledUp(double x) { return x * kScale; }
+
 template <typename V>
 LOWBIT_HD V Select(bool mask, V yes, V no) {
   return mask ? yes : no;
@@ -73,6 +79,9 @@ template <typename V>
 LOWBIT_HD V Max(V a, V b) {
   return Select(IsNan(a), a, Select(a > b, a, b));
 }
+
+// Whether a condition may hold. XLA, which may have to compile before it is known, has an overload.
+LOWBIT_HD bool MayBe(bool condition) { return condition; }
 
 // dev.Map by one of two formulas. XLA, which may have to compile before the condition is known, has
 // an overload.

@@ -35,23 +35,59 @@ struct MidTread {
   LOWBIT_HD static MidTread Of(Scalar<int, C> bit, C max_value) {
     using D = Scalar<double, C>;
     const D n = PowerOfTwo(bit) - 1;
-    const D largest(std::is_same_v<C, D> ? 0x1.fffffffffffffp1023 : 0x1.fffffep127);
     const D max(max_value);
-    const D exact = n / max;
     const auto levels = static_cast<C>(n);
-    const auto per_unit = static_cast<C>(Select(exact < largest, exact, largest));
-    // max_value may miss the last level where n has more bits than C, or where n / max_value
-    // exceeds the largest C.
+    const auto per_unit = static_cast<C>(n / max);
+    // max_value may miss the last level where n has more bits than C.
     const auto reached = RoundHalfUp(max_value * per_unit) >= levels;
     const auto nowhere = static_cast<C>(D(__builtin_nan("")));
     return {max_value, levels, per_unit, static_cast<C>(max / n),
             Select(reached, nowhere, max_value)};
   }
 
+  template <class V>
+  LOWBIT_HD V Level(V x) const {
+    return RoundHalfUp(AtLeast(V(0), x) * V(levels_per_unit));
+  }
+
+  template <class V>
+  LOWBIT_HD auto IsLast(V level, V x) const {
+    return (level >= V(levels)) | (x >= V(last));
+  }
+
   template <class S, class V>
   LOWBIT_HD V operator()(const S&, V x) const {
-    const V level = RoundHalfUp(AtLeast(V(0), x) * V(levels_per_unit));
-    return Select((level >= V(levels)) | (x >= V(last)), V(max_value), level * V(step));
+    const V level = Level(x);
+    return Select(IsLast(level, x), V(max_value), level * V(step));
+  }
+};
+
+// For a max_value so small that n / max_value exceeds the largest C: x and max_value are scaled up
+// by a power of two, and y down again, which rounds it where it is subnormal.
+template <typename C>
+struct ScaledMidTread {
+  C max_value;
+  C up;
+  C down;
+  MidTread<C> scaled;
+
+  LOWBIT_HD static auto IsNeeded(const MidTread<C>& mid_tread) {
+    return mid_tread.levels_per_unit >= C(__builtin_inff());
+  }
+
+  // As ones, the factors change nothing.
+  template <class Mask>
+  LOWBIT_HD static ScaledMidTread Of(Scalar<int, C> bit, C max_value, Mask needed) {
+    const C scaled_max = Select(needed, ScaledUp(max_value), max_value);
+    return {max_value, Select(needed, C(kScale), C(1)), Select(needed, C(1 / kScale), C(1)),
+            MidTread<C>::Of(bit, scaled_max)};
+  }
+
+  template <class S, class V>
+  LOWBIT_HD V operator()(const S&, V x) const {
+    const V scaled_x = x * V(up);
+    const V level = scaled.Level(scaled_x);
+    return Select(scaled.IsLast(level, scaled_x), V(max_value), level * V(scaled.step) * V(down));
   }
 };
 
@@ -79,8 +115,19 @@ struct LinearMidTreadHalf {
 
   template <class Device>
   LOWBIT_HD void Run(Device& dev, Stats* s) const {
-    MapEither(dev, bit == kFullPrecision, Clip<C>{max_value}, MidTread<C>::Of(bit, max_value), s,
-              layout, y, x);
+    const auto mid_tread = MidTread<C>::Of(bit, max_value);
+    const auto needs_scale = ScaledMidTread<C>::IsNeeded(mid_tread);
+    if (MayBe(needs_scale)) {
+      Quantize(dev, s, ScaledMidTread<C>::Of(bit, max_value, needs_scale));
+    } else {
+      Quantize(dev, s, mid_tread);
+    }
+  }
+
+ private:
+  template <class Device, class F>
+  LOWBIT_HD void Quantize(Device& dev, Stats* s, const F& f) const {
+    MapEither(dev, bit == kFullPrecision, Clip<C>{max_value}, f, s, layout, y, x);
   }
 };
 
