@@ -6,6 +6,7 @@ there, and a `fetch()` that returns the array again. `launch(call)` runs a Call.
 """
 
 import ctypes
+import mmap
 
 import ml_dtypes
 import numpy as np
@@ -50,6 +51,7 @@ class Call(ctypes.Structure):
         ("hyper", ctypes.c_double),
         ("threads", ctypes.c_int),
         ("fail_allocations", ctypes.c_int),
+        ("guard_allocations", ctypes.c_int),
     ]
 
     @classmethod
@@ -74,6 +76,41 @@ class HostArray:
 
     def fetch(self):
         return self._array
+
+
+class GuardedPages:
+    """Memory for one array at a time, between two pages whose touch ends the process."""
+
+    def __init__(self, most_bytes):
+        page = mmap.PAGESIZE
+        self._size = -(-most_bytes // page) * page
+        self._memory = mmap.mmap(-1, self._size + 2 * page)
+        every = np.frombuffer(self._memory, np.uint8)
+        self._bytes = every[page:-page]
+        libc = ctypes.CDLL(None, use_errno=True)
+        for guard in (every.ctypes.data, self._bytes.ctypes.data + self._size):
+            if libc.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0):
+                raise OSError(ctypes.get_errno(), "mprotect")
+
+    def place(self, array, where):
+        """A copy of the array at the "start", at the "end", or at the last "line" of 64 bytes."""
+        start = {"start": 0, "end": self._size - array.nbytes}.get(
+            where, (self._size - array.nbytes) // 64 * 64
+        )
+        self._place = start, array.nbytes
+        for part in self._around():
+            part[:] = SENTINEL
+        copy = self._bytes[start : start + array.nbytes].view(array.dtype)
+        copy[:] = array
+        return copy
+
+    def is_intact(self):
+        """Whether the bytes around the array are as they were, of those that are not guarded."""
+        return all(np.all(part == SENTINEL) for part in self._around())
+
+    def _around(self):
+        start, size = self._place
+        return self._bytes[max(0, start - 256) : start], self._bytes[start + size :][:256]
 
 
 class Cpu:

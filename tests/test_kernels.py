@@ -16,7 +16,9 @@ from kernels import (
     KERNELS,
     LAYOUTS,
     TASK,
+    Call,
     Cpu,
+    GuardedPages,
     check,
     decided_inputs,
     random_inputs,
@@ -124,6 +126,195 @@ def test_streamed_outputs(kernels, streaming, kernel, dtype):
 def test_streamed_channels(kernels, streaming, dtype, layout):
     inputs = random_inputs("binary", int(np.prod(layout)), dtype)
     check("binary", inputs, run(kernels, "binary", inputs, layout), layout=layout)
+
+
+# --- every edge of every task, between pages that nobody may touch --------------------------------
+
+CPU_WIDTH = 2048  # kMaxWidth of cc/cpu/stats.h
+LANES, TASK_ROWS = 256, 64  # of core/plan.h
+STORES = (16, 32, 64)  # bytes of a register, at one level or another
+
+
+def copies_of(channels, inner):
+    """How many short rows are taken at once."""
+    copies = 1
+    while copies * channels * inner < LANES:
+        copies *= 2
+    return copies
+
+
+def edge_layouts(runs, channels, inner=1):
+    """With that many runs in all, and rows behind them: none, one, all but one of a run."""
+    copies = copies_of(channels, inner)
+    for rest in sorted({0, 1, copies - 1} - {copies}):
+        if runs * copies + rest:
+            yield runs * copies + rest, channels, inner
+
+
+# One last task of every length, with rows that are whole stores at any level, at some, at none.
+REMAINDERS = [
+    layout
+    for channels in (3, 48, 65, 66, 257)
+    for runs in (*range(TASK_ROWS + 2), 2 * TASK_ROWS + 1)
+    for layout in edge_layouts(runs, channels)
+]
+# Tiles, channels of several elements, segments.
+OTHERS = [
+    layout
+    for channels, inner in ((2047, 1), (2049, 1), (4099, 1), (33, 7), (3, 90), (9, 255), (700, 7))
+    for runs in (0, 1, 2, 15, 16, 17, 64, 65)
+    for layout in edge_layouts(runs, channels, inner)
+] + [(2, 3, inner) for inner in (256, 257, 511, 512, 4097, TASK - 1, TASK, TASK + 1)]
+
+
+class Edges:
+    """Calls of one kernel in one dtype with its tensors between guard pages."""
+
+    def __init__(self, library, kernel, dtype, most):
+        self._library, self._kernel = library, kernel
+        bytes_each = most * dtype.itemsize
+        self._inputs = [GuardedPages(bytes_each) for _ in range(2)]
+        self._output = GuardedPages(bytes_each)
+        self._dtype = dtype
+
+    def call(self, inputs, layout, x_at, y_at, **options):
+        """The outputs."""
+        memory = iter(self._inputs)
+        placed = [next(memory).place(x, x_at) if x.size > 1 else x for x in inputs]
+        size = int(np.prod(layout))
+        y = self._output.place(np.full(size * self._dtype.itemsize, 0xFF, np.uint8), y_at)
+        scales = [np.zeros(1, self._dtype) for _ in range(2)]
+        call = Call.of(
+            self._kernel,
+            self._dtype,
+            [x.ctypes.data for x in placed],
+            [a.ctypes.data for a in (y, *scales)],
+            layout,
+            **options,
+        )
+        Cpu(self._library).launch(call)
+        assert self._output.is_intact(), f"wrote around the output of {layout}"
+        return [y.view(self._dtype).copy(), *(scales if self._kernel == "ttq_grad" else [])]
+
+
+def levels_of(library):
+    return [level for level in LEVELS if library.lowbit_test_set_isa(level.encode())]
+
+
+def walk(library, kernel, dtype, layouts):
+    """Every level, streamed and not, has the bits of the lowest on one thread; that is right."""
+    most = max(int(np.prod(layout)) for layout in layouts)
+    pool = random_inputs(kernel, most, dtype)
+    edges = Edges(library, kernel, dtype, most)
+    levels = levels_of(library)
+    for i, layout in enumerate(layouts):
+        size = int(np.prod(layout))
+        inputs = [x[i % 7 :][:size] if x.size > 1 else x for x in pool]
+        inputs = [np.resize(x, size) if 1 < x.size < size else x for x in inputs]
+        library.lowbit_test_set_isa(b"baseline")
+        library.lowbit_test_set_stream_bytes(ctypes.c_int64(1 << 40))
+        right = [y.tobytes() for y in run(library, kernel, inputs, layout)]
+        if kernel != "twn" or reference.twn_is_decided(inputs[0].reshape(layout), 0.7, 1):
+            channels = {"layout": layout} if kernel in CHANNEL_KERNELS else {}
+            check(kernel, inputs, [np.frombuffer(y, dtype) for y in right], **channels)
+        library.lowbit_test_set_stream_bytes(ctypes.c_int64(0))
+        for level in levels:
+            library.lowbit_test_set_isa(level.encode())
+            for guard, (x_at, y_at) in enumerate((("end", "line"), ("start", "start"))):
+                options = {"threads": 1 + i % 3, "guard_allocations": 1 + guard}
+                got = edges.call(inputs, layout, x_at, y_at, **options)
+                assert [y.tobytes() for y in got] == right, (level, layout, x_at, y_at)
+
+
+def pieces(library, layout):
+    fields = (ctypes.c_int64 * 7)()
+    for task in itertools.count():
+        library.lowbit_test_piece(*map(ctypes.c_int64, layout), CPU_WIDTH, task, fields)
+        yield tuple(fields)
+        if not fields[0]:
+            return
+
+
+def test_edges_are_those_of_the_plan(library):
+    """The layouts below have every kind of task that the plan makes."""
+    library.lowbit_test_piece.argtypes = [ctypes.c_int64] * 3 + [
+        ctypes.c_int,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    ]
+    seen = set()
+    for layout in REMAINDERS + OTHERS:
+        for more, rows, width, ragged, channels, copies, channel in pieces(library, layout):
+            seen |= {("rows", rows, ragged > 0, more), ("tile", channel > 0 and channels > 1)}
+            seen |= {("store", s, width * 4 % s == 0, copies > 1) for s in STORES}
+            seen |= {("rest", s, ragged * 4 % s == 0) for s in STORES if ragged}
+    assert {("rows", n, True, 0) for n in range(TASK_ROWS)} <= seen
+    assert {("rows", n, False, 0) for n in range(1, TASK_ROWS + 1)} <= seen
+    assert ("rows", TASK_ROWS, False, 1) in seen
+    assert ("tile", True) in seen
+    assert {
+        ("store", s, w, c) for s in STORES for w in (True, False) for c in (True, False)
+    } <= seen
+    assert {("rest", s, whole) for s in STORES for whole in (True, False)} <= seen
+
+
+@pytest.mark.usefixtures("streaming")
+def test_every_remainder_between_guard_pages(library, dtype):
+    walk(library, "binary", dtype, REMAINDERS)
+
+
+@pytest.mark.usefixtures("streaming")
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
+def test_tiles_and_segments_between_guard_pages(library, kernel, dtype):
+    walk(library, kernel, dtype, [*REMAINDERS[::9], *OTHERS] if kernel == "twn" else OTHERS)
+
+
+@pytest.mark.usefixtures("streaming")
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_channel_between_guard_pages(library, kernel, dtype):
+    sizes = (*range(1, 70), 255, 256, 257, 4095, 4097, TASK - 1, TASK, TASK + 1, 20 * TASK + 4103)
+    walk(library, kernel, dtype, [(1, 1, size) for size in sizes])
+
+
+# --- stacks ---------------------------------------------------------------------------------------
+
+MOST_STACK_BYTES = 32 << 10
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_kernel_takes_much_stack(kernels, kernel, dtype):
+    kernels.lowbit_test_stack_bytes.restype = ctypes.c_int64
+    layouts = (
+        ((64, 3, 1), (576, 64, 1), (130, 4099, 1), (9, 255, 8)) if kernel in CHANNEL_KERNELS else ()
+    )
+    for layout in ((1, 1, 100003), *layouts):
+        size = int(np.prod(layout))
+        inputs = random_inputs(kernel, size, dtype)
+        outputs = [np.zeros(n, dtype) for n in (size, 1, 1)]
+        addresses = [[a.ctypes.data for a in arrays] for arrays in (inputs, outputs)]
+        call = Call.of(kernel, dtype, *addresses, layout)
+        taken = kernels.lowbit_test_stack_bytes(ctypes.byref(call))
+        assert 0 < taken <= MOST_STACK_BYTES, layout
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
+@pytest.mark.parametrize(
+    "layout", [(0, 2**62 + 1, 1), (0, 1537228672809129302, 1), (2**40, 2**40, 0), (2**62, 0, 2**62)]
+)
+def test_empty_tensors_take_no_memory(library, kernel, dtype, layout):
+    inputs = random_inputs(kernel, 0, dtype)
+    run(library, kernel, inputs, layout, fail_allocations=1)
+
+
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
+@pytest.mark.parametrize("layout", [(2**40, 2**24, 1), (2**31, 2**31, 2), (3, 2**62, 1)])
+def test_sizes_that_no_memory_has(library, kernel, dtype, layout):
+    """Nothing wraps around to a size that there is."""
+    with pytest.raises(MemoryError):
+        run(library, kernel, random_inputs(kernel, 0, dtype), layout)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

@@ -40,6 +40,8 @@ struct Piece {
   int copies;
 
   LOWBIT_HD int all_rows() const { return rows + (ragged > 0); }
+  // Where a row begins, the ragged one too, which is the last.
+  LOWBIT_HD int64_t row(int i) const { return begin + i * stride; }
   LOWBIT_HD bool contiguous() const { return stride == width; }
 };
 
@@ -50,9 +52,10 @@ class Plan {
   // Long rows of channels are cut into tiles of up to `max_width` lanes, which is at least
   // 2 * kLanes: a choice of the device, since channels are not added to each other.
   LOWBIT_HD Plan(const L& layout, int max_width) : layout_(layout) {
-    if (layout.size() == 0) return;
-    const bool one_channel = channels() == 1;
+    // Without elements there is nothing to know of each channel.
+    const bool one_channel = layout.empty() || channels() == 1;
     if (one_channel) layout_ = Whole(layout.size());
+    if (layout.empty()) return;
     segments_ = one_channel || layout.inner >= kLanes;
     if (segments()) {
       tasks_per_segment_ = CeilDiv(layout_.inner, kBlocks * kRows * kLanes);
@@ -69,8 +72,9 @@ class Plan {
   LOWBIT_HD int64_t per_channel() const { return layout_.per_channel(); }
   LOWBIT_HD int64_t size() const { return layout_.size(); }
 
-  // Lanes of the widest task.
+  // Lanes of the widest task, and channels.
   LOWBIT_HD int width() const { return segments() ? kLanes : copies_ * tile_width(); }
+  LOWBIT_HD int task_channels() const { return segments() ? 1 : tile_channels_; }
 
   // Whether every run of every piece begins that far into the tensor.
   LOWBIT_HD bool RunsBeginAtMultiplesOf(int64_t n) const {

@@ -49,9 +49,27 @@ struct Layout {
   int64_t channels = 1;
   int64_t inner = 0;
 
-  LOWBIT_HD int64_t size() const { return outer * channels * inner; }
+  // However long the other sides of it are: their product need not be a number of 64 bits.
+  LOWBIT_HD bool empty() const { return outer == 0 || channels == 0 || inner == 0; }
+  LOWBIT_HD int64_t size() const { return empty() ? 0 : outer * channels * inner; }
   LOWBIT_HD int64_t per_channel() const { return outer * inner; }
+
+  // Whether size() is right, as it is of every tensor that exists.
+  LOWBIT_HD bool countable() const { return empty() || outer <= INT64_MAX / channels / inner; }
 };
+
+// Counts and sizes of memory are products of what a caller has said, so they stop here: above it is
+// no memory, and a few of them can still be added.
+constexpr int64_t kTooMany = int64_t{1} << 60;
+
+// a * b * more, for numbers >= 0, or kTooMany where that is larger.
+LOWBIT_HD constexpr int64_t Product(int64_t a, int64_t b) {
+  return b != 0 && a > kTooMany / b ? kTooMany : a * b;
+}
+template <typename... More>
+LOWBIT_HD constexpr int64_t Product(int64_t a, int64_t b, More... more) {
+  return Product(Product(a, b), more...);
+}
 
 // One channel, whatever the shape: what a recipe says that has no other.
 struct Whole : Layout {

@@ -17,8 +17,9 @@ struct Work {
 struct Host {
   void* context;
   int64_t threads;  // that `run` may use
-  // Calls `work` on at least one and at most `most` threads at once, and returns when all calls
-  // have. Each call does what is left to do, so threads that come late or never do no harm.
+  // Calls `work` at least once and at most `most` times, each on a thread of its own, and returns
+  // when all calls have. Each call does what is left to do, so threads that come late or never do
+  // no harm.
   void (*run)(void* context, int64_t most, Work work);
   // Memory that lives until the kernel returns; nullptr when there is none left.
   void* (*allocate)(void* context, size_t bytes);

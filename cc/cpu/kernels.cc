@@ -10,11 +10,13 @@ template <class Recipe>
 bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes) {
   using Stats = typename Recipe::Stats;
   const FloatEnvironment ieee;
+  if (!recipe.layout.countable()) return false;
   Device device(host, stream_bytes);
   Stats one{};
   Stats* stats = &one;
-  if (const int64_t channels = recipe.layout.channels; channels > 1) {
-    stats = static_cast<Stats*>(device.Allocate(channels * sizeof(Stats)));
+  const int64_t channels = recipe.layout.channels;
+  if (channels > 1 && !recipe.layout.empty()) {
+    stats = static_cast<Stats*>(device.Allocate(channels, sizeof(Stats)));
     if (stats != nullptr) __builtin_memset(static_cast<void*>(stats), 0, channels * sizeof(Stats));
   }
   if (device.ok()) recipe.Run(device, stats);

@@ -7,7 +7,7 @@
 #include "core/plan.h"
 #include "core/reduction.h"
 #include "cpu/pack.h"
-#include "cpu/stats.h"
+#include "cpu/scratch.h"
 
 namespace lowbit::LOWBIT_ISA {
 
@@ -27,8 +27,18 @@ LOWBIT_HD void Fold(Lane* lanes, int64_t count, int64_t width) {
 template <Join join, typename C>
 class Accumulator {
  public:
+  // Of the scratch memory, for `width` lanes of `channels` channels.
+  static int64_t Bytes(int64_t width, int64_t channels) {
+    return Scratch::Bytes<Lane>(Lanes(width)) + Scratch::Bytes<double>(kNodes * channels);
+  }
+
+  LOWBIT_HD void Begin(const Piece& piece, Scratch& scratch) {
+    lane_ = scratch.Take<Lane>(Lanes(piece.width));
+    node_ = scratch.Take<double>(kNodes * piece.channels);
+  }
+
   LOWBIT_HD void BeginBlock(int64_t width) {
-    __builtin_memset(lane_, 0, (width + Pack<C>::kLanes) * sizeof(Lane));
+    __builtin_memset(lane_, 0, Lanes(width) * sizeof(Lane));
   }
 
   LOWBIT_HD void Add(int64_t lane, Pack<C> term) {
@@ -45,13 +55,14 @@ class Accumulator {
   // subtrees, in which a node rises through the levels that hold an earlier one of its size.
   LOWBIT_HD void EndBlock(const Piece& piece) {
     FoldToChannels(piece);
-    double* node = level_[blocks_ & 1 ? kLevels : 0];
+    const auto level_of = [&](int level) { return node_ + level * piece.channels; };
+    double* node = level_of(blocks_ & 1 ? kLevels : 0);
     for (int64_t c = 0; c < piece.channels; ++c) node[c] = lane_[c];
     int level = 0;
     for (int64_t full = blocks_; full & 1; full >>= 1, ++level) {
-      JoinChannels(level_[level], node, piece.channels, node);
+      JoinChannels(level_of(level), node, piece.channels, node);
     }
-    if (level > 0) __builtin_memcpy(level_[level], node, piece.channels * sizeof(double));
+    if (level > 0) __builtin_memcpy(level_of(level), node, piece.channels * sizeof(double));
     ++blocks_;
   }
 
@@ -59,9 +70,9 @@ class Accumulator {
   LOWBIT_HD void Finish(int64_t channels, double* total) const {
     int level = 0;
     while (!(blocks_ >> level & 1)) ++level;
-    __builtin_memcpy(total, level_[level], channels * sizeof(double));
+    __builtin_memcpy(total, node_ + level * channels, channels * sizeof(double));
     while (++level < kLevels) {
-      if (blocks_ >> level & 1) JoinChannels(level_[level], total, channels, total);
+      if (blocks_ >> level & 1) JoinChannels(node_ + level * channels, total, channels, total);
     }
   }
 
@@ -71,6 +82,10 @@ class Accumulator {
 
   static constexpr int kLevels = 3;  // of up to kBlocks = 4 blocks
   static_assert(kBlocks == 1 << (kLevels - 1));
+  static constexpr int kNodes = kLevels + 1;  // the last one is the node on its way up
+
+  // Loads and stores are of whole packs.
+  static LOWBIT_HD int64_t Lanes(int64_t width) { return width + Pack<C>::kLanes; }
 
   static LOWBIT_HD void AddTo(Lane* lane, Pack<Lane> term) {
     Store<false>(lane, Joined<join>(Load(lane), term));
@@ -91,8 +106,8 @@ class Accumulator {
   }
 
   int64_t blocks_ = 0;
-  alignas(64) Lane lane_[kMaxWidth + Pack<C>::kLanes];
-  double level_[kLevels + 1][kMaxWidth];  // the last one is the node on its way up
+  Lane* lane_;
+  double* node_;  // a row of channels for each level
 };
 
 }  // namespace lowbit::LOWBIT_ISA

@@ -5,10 +5,11 @@
 
 #include "core/plan.h"
 #include "cpu/pack.h"
+#include "cpu/scratch.h"
 
 namespace lowbit::LOWBIT_ISA {
 
-// Lanes of a task: longer runs read faster, but take more stack.
+// Lanes of a task: longer runs read faster, but take more memory of each thread.
 constexpr int64_t kMaxWidth = 2048;
 
 // How many values of type C a struct of statistics S<C> has.
@@ -44,42 +45,42 @@ class LaneStats {
   static constexpr int kFields = kFieldsOf<S<C>>;
 
  public:
-  struct Memory {
-    C lane[kFields][kMaxWidth + Pack<C>::kLanes];
-  };
+  // Of the scratch memory, for `width` lanes.
+  static int64_t Bytes(int64_t width) { return kFields * Scratch::Bytes<C>(Lanes(width)); }
 
-  // Fills `memory`, which must outlive this.
-  LaneStats(const S<C>* stats, const Piece& piece, Memory* memory) : memory_(memory) {
+  LaneStats(const S<C>* stats, const Piece& piece, Scratch& scratch) {
+    for (C*& lanes : lane_) lanes = scratch.Take<C>(Lanes(piece.width));
     int64_t lane = 0;
     for (int64_t c = 0; c < piece.channels; ++c, lane += piece.inner) {
       C field[kFields];
       __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
-      for (int k = 0; k < kFields; ++k) memory->lane[k][lane] = field[k];
+      for (int k = 0; k < kFields; ++k) lane_[k][lane] = field[k];
       // Whole packs: what is too much is overwritten by the next channel.
       for (int64_t i = 1; i < piece.inner; i += Pack<C>::kLanes) {
         for (int k = 0; k < kFields; ++k) {
-          Store<false>(memory->lane[k] + lane + i, Pack<C>(field[k]));
+          Store<false>(lane_[k] + lane + i, Pack<C>(field[k]));
         }
       }
     }
     for (; lane < piece.width; lane *= 2) {
-      for (auto& lanes : memory->lane) __builtin_memcpy(lanes + lane, lanes, lane * sizeof(C));
+      for (C* lanes : lane_) __builtin_memcpy(lanes + lane, lanes, lane * sizeof(C));
     }
-    for (auto& lanes : memory->lane) {
-      __builtin_memset(lanes + lane, 0, Pack<C>::kLanes * sizeof(C));
-    }
+    for (C* lanes : lane_) __builtin_memset(lanes + lane, 0, Pack<C>::kLanes * sizeof(C));
   }
 
   LOWBIT_HD S<Pack<C>> At(int64_t lane) const {
     Pack<C> lanes[kFields];
-    for (int k = 0; k < kFields; ++k) lanes[k] = Load(memory_->lane[k] + lane);
+    for (int k = 0; k < kFields; ++k) lanes[k] = Load(lane_[k] + lane);
     S<Pack<C>> stats;
     __builtin_memcpy(&stats, lanes, sizeof stats);
     return stats;
   }
 
  private:
-  const Memory* memory_;
+  // Loads and stores are of whole packs.
+  static int64_t Lanes(int64_t width) { return width + Pack<C>::kLanes; }
+
+  C* lane_[kFields];
 };
 
 }  // namespace lowbit::LOWBIT_ISA

@@ -46,8 +46,8 @@ constexpr int64_t Rounded(int64_t bytes) { return CeilDiv(bytes, 256) * 256; }
 template <class Recipe>
 cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* scratch) {
   using T = typename StorageOf<Recipe>::Type;
-  const int64_t part = Rounded(plan.parts() * plan.channels() * kMaxTerms * sizeof(double));
-  const int64_t stats = Rounded((plan.channels() + 1) * sizeof(typename Recipe::Stats));
+  const int64_t part = Rounded(Product(plan.parts(), plan.channels(), kMaxTerms * sizeof(double)));
+  const int64_t stats = Rounded(Product(plan.channels() + 1, sizeof(typename Recipe::Stats)));
   const int64_t bytes = 2 * part + stats + Rounded(sizeof(unsigned));
   auto* memory = static_cast<char*>(host.allocate(host.context, bytes));
   if (memory == nullptr) return cudaErrorMemoryAllocation;
@@ -173,24 +173,13 @@ struct Outputs {
   }
 };
 
-// Its channels may be more than memory has bytes.
-inline bool IsEmpty(const Layout& layout) {
-  return layout.outer == 0 || layout.channels == 0 || layout.inner == 0;
-}
-
-inline bool IsCountable(const Layout& layout) {
-  int64_t size = 0;
-  return !__builtin_mul_overflow(layout.outer, layout.channels, &size) &&
-         !__builtin_mul_overflow(size, layout.inner, &size);
-}
-
 // In one kernel if the GPU can, else in one a verb.
 template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
   Outputs outputs;
   recipe.Run(outputs, static_cast<typename Recipe::Stats*>(nullptr));
-  if (IsEmpty(recipe.layout) && !outputs.more) return cudaSuccess;
-  if (!IsCountable(recipe.layout)) return cudaErrorInvalidValue;
+  if (recipe.layout.empty() && !outputs.more) return cudaSuccess;
+  if (!recipe.layout.countable()) return cudaErrorInvalidValue;
   const Plan plan(recipe.layout, kMaxWidth);
   if (plan.tasks() > kMaxTasks) return cudaErrorInvalidValue;
   Scratch scratch;

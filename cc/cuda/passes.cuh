@@ -165,8 +165,8 @@ class PassDevice {
     Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
            f, r, stats, plan, scratch_, y, x...);
     if constexpr (!std::is_same_v<L, Whole>) {
-      if (layout.channels > 1) {
-        Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(layout.channels, most), kThreads,
+      if (plan.channels() > 1) {
+        Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(plan.channels(), most), kThreads,
                scratch_.lane_bytes, r, stats, plan, scratch_);
       }
     }

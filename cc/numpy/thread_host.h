@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -41,9 +42,14 @@ class ThreadHost {
     for (std::thread& other : others) other.join();
   }
 
-  static void* Allocate(void* self, size_t bytes) {
+  static void* Allocate(void* self, size_t bytes) noexcept {
     auto& memory = static_cast<ThreadHost*>(self)->memory_;
-    memory.emplace_back(std::malloc(bytes));
+    try {
+      memory.emplace_back();
+    } catch (const std::bad_alloc&) {
+      return nullptr;
+    }
+    memory.back().reset(std::malloc(bytes));
     return memory.back().get();
   }
 

@@ -25,6 +25,7 @@ struct Call {
   double hyper;  // max_value or threshold
   int threads;   // of a CPU
   int fail_allocations;
+  int guard_allocations;  // 1 or 2: memory that no byte behind it, or before it, belongs to
 };
 
 // launch(recipe), which is returned.
