@@ -5,11 +5,13 @@ import ctypes
 import os
 import pathlib
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import ml_dtypes
 import numpy as np
@@ -137,6 +139,60 @@ def test_empty_channels(shape, dtype):
         for axis in range(len(shape)):
             y = function(np.empty(shape, dtype), axis=axis)
             assert (y.shape, y.dtype) == (shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((0, 2**28), -1), ((0, 1537228672809129302), 1), ((2**30, 0, 2**30), 0), ((0, 2**61), 0)],
+)
+def test_empty_channels_take_no_memory(shape, axis):
+    """Nor time: a second would be as long as 10^9 channels."""
+    x = np.empty(shape, np.float16)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    for function in CHANNEL_CALLS.values():
+        assert function(x, axis=axis).shape == shape
+    assert time.perf_counter() - start < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bit", "max_value"),
+    [
+        (np.float32, 3, 1.2e-38),
+        (np.float32, 8, 1e-37),
+        (np.float32, 16, 1e-36),
+        (np.float32, 31, 1e-31),
+        (np.float32, 1, 1e-39),
+        (np.float32, 2, 4e-45),
+        (np.float64, 8, 1e-306),
+        (np.float64, 31, 1e-300),
+        (np.float64, 2, 1e-320),
+    ],
+)
+def test_linear_with_a_tiny_max_value(dtype, bit, max_value):
+    """Its levels per unit exceed the largest number; the levels are right all the same."""
+    top, n = dtype(max_value), 2**bit - 1
+    x = np.linspace(0, 1, 1001).astype(dtype) * top
+    x = np.concatenate([x, dtype([-1, 1, np.inf, -np.inf])])
+    y = lowbit_numpy.linear_mid_tread_half_quantizer(x, bit, max_value)
+    exact = [
+        min(max(Fraction(0), Fraction(float(v)) / Fraction(float(top))), 1) * n
+        if np.isfinite(v)
+        else Fraction(n if v > 0 else 0)
+        for v in x
+    ]
+    levels = [int(e + Fraction(1, 2)) for e in exact]
+    near = [
+        abs(e % 1 - Fraction(1, 2)) <= 4 * Fraction(float(np.finfo(dtype).eps)) * e for e in exact
+    ]
+    right = dtype([float(Fraction(k) * Fraction(float(top)) / n) for k in levels])
+    least = np.finfo(dtype).smallest_subnormal
+    off = np.abs(y - right) > least + 4 * np.finfo(dtype).eps * right
+    assert not (off & ~np.array(near)).any()
+    assert (y[-4:] == dtype([0, top, top, 0])).all()
+    nan = lowbit_numpy.linear_mid_tread_half_quantizer(dtype([np.nan]), bit, max_value)
+    assert np.isnan(nan).all()
 
 
 def test_rank_0(kernel, dtype):
@@ -445,6 +501,72 @@ def python(code, check=True, **environment):
     )
     assert not check or result.returncode == 0, result.stderr
     return result.stdout if result.returncode == 0 else result.stderr
+
+
+SMALL_STACK = 64 << 10  # NumPy's own functions work with it
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "binary_mean_scaling_quantizer(w)",
+        "binary_channel_wise_mean_scaling_quantizer(w)",
+        "linear_mid_tread_half_quantizer(w, 2, 2.0)",
+        "linear_mid_tread_half_quantizer_grad(w, w, 2.0)",
+        "ttq_weight_quantizer(w, 1.0, 1.0)",
+        "ttq_weight_quantizer_grad(w, w, 1.0, 1.0)",
+        "twn_weight_quantizer(w, per_channel=True)",
+    ],
+)
+def test_a_thread_with_a_small_stack(call):
+    code = (
+        "import threading, numpy as np, lowbit_numpy\n"
+        "shapes = [(130, 4099), (576, 64), (3, 300)]\n"
+        "weights = [np.ones(s, t) for s in shapes for t in (np.float16, np.float32, np.float64)]\n"
+        "done = []\n"
+        f"quantize = lambda: done.extend(len(lowbit_numpy.{call}) for w in weights)\n"
+        f"threading.stack_size({SMALL_STACK})\n"
+        "thread = threading.Thread(target=quantize)\n"
+        "thread.start(); thread.join()\n"
+        "print(len(done))\n"
+    )
+    assert python(code) == "9\n"
+
+
+def test_a_thread_that_computes_when_the_program_ends():
+    """Python takes it away; the program ends as it would have."""
+    code = (
+        "import atexit, threading, time, numpy as np, lowbit_numpy\n"
+        "x = np.ones(5_000_000, np.float32)\n"
+        "y = np.empty_like(x)\n"
+        "started = threading.Event()\n"
+        "def work():\n"
+        "    while True:\n"
+        "        lowbit_numpy.binary_mean_scaling_quantizer(x, out=y, threads=2)\n"
+        "        started.set()\n"
+        "for _ in range(2):\n"
+        "    threading.Thread(target=work, daemon=True).start()\n"
+        "started.wait()\n"
+        "print('done')\n"
+    )
+    for _ in range(5):
+        assert python(code) == "done\n"
+
+
+def test_no_memory_left_is_an_error_with_the_gil():
+    code = (
+        "import resource, threading, numpy as np, lowbit_numpy\n"
+        "x = np.ones((2, 1 << 24), np.float32)\n"
+        "y = np.empty_like(x)\n"
+        "lowbit_numpy.twn_weight_quantizer(x[:, :5])\n"
+        "used = 1024 * int(open('/proc/self/statm').read().split()[0]) * 4\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20),) * 2)\n"
+        "try:\n"
+        "    lowbit_numpy.twn_weight_quantizer(x, per_channel=True, out=y)\n"
+        "except MemoryError:\n"
+        "    print('MemoryError')\n"
+    )
+    assert python(code) == "MemoryError\n"
 
 
 def test_imports_no_tensorflow():

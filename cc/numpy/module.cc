@@ -9,6 +9,7 @@
 #include <new>
 
 #include "core/recipes.h"
+#include "cpu/float_environment.h"
 #include "cpu/launch.h"
 #include "numpy/thread_host.h"
 
@@ -31,15 +32,26 @@ T* Out(array& y) {
 }
 
 template <class Recipe>
-void Launch(const Recipe& recipe, int64_t threads) {
-  const pybind11::gil_scoped_release release;
+bool Run(const Recipe& recipe, int64_t threads) noexcept {
   ThreadHost memory_and_threads(threads);
-  if (!LaunchCpu(recipe, memory_and_threads.host())) throw std::bad_alloc();
+  return LaunchCpu(recipe, memory_and_threads.host());
+}
+
+// Where the program ends meanwhile, Python up to 3.13 ends this thread when it asks for the GIL, by
+// unwinding its stack: not within a destructor, as pybind11's gil_scoped_release would, since
+// nothing may leave one, and with nothing in its way.
+template <class Recipe>
+void Launch(const Recipe& recipe, int64_t threads) {
+  PyThreadState* const thread = PyEval_SaveThread();
+  const bool has_run = Run(recipe, threads);
+  PyEval_RestoreThread(thread);
+  if (!has_run) throw std::bad_alloc();
 }
 
 // Launches make(T()), a recipe on arrays of T.
 template <class Make>
 void Launch(int dtype, int64_t threads, const Make& make) {
+  const FloatEnvironment ieee;
   switch (dtype) {
     case kHalf:
       return Launch(make(Half()), threads);
@@ -107,11 +119,19 @@ void RunTwn(int dtype, int64_t threads, const array& w, array& y, int64_t outer,
   });
 }
 
+// function(arguments), with subnormal numbers counting, whatever this thread does with them: Python
+// runs on TensorFlow's threads too.
+pybind11::object InIeee(const pybind11::function& function, const pybind11::args& arguments) {
+  const FloatEnvironment ieee;
+  return function(*arguments);
+}
+
 }  // namespace
 }  // namespace lowbit
 
 PYBIND11_MODULE(_kernels, m) {
   m.def("isa", &lowbit::ActiveIsa);
+  m.def("in_ieee", &lowbit::InIeee);
   m.def("linear", &lowbit::RunLinear);
   m.def("linear_grad", &lowbit::RunLinearGrad);
   m.def("binary", &lowbit::RunBinary);

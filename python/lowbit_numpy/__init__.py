@@ -97,7 +97,7 @@ def linear_mid_tread_half_quantizer(
     """
     x, dtype = _arguments.array(x, "x")
     bit = _arguments.bit(bit)
-    max_value = _arguments.max_value(max_value, x)
+    max_value = _kernels.in_ieee(_arguments.max_value, max_value, x)
     result = _arguments.Result(out, "x", x)
     threads = _arguments.threads(threads, x)
     _kernels.linear(dtype, threads, result.apart_from(x), result.array, bit, max_value)
@@ -130,7 +130,7 @@ def linear_mid_tread_half_quantizer_grad(
     """
     x, dtype = _arguments.array(x, "x")
     dy = _arguments.array_like(dy, "dy", x, "x")
-    max_value = _arguments.max_value(max_value, x)
+    max_value = _kernels.in_ieee(_arguments.max_value, max_value, x)
     result = _arguments.Result(out, "x", x)
     threads = _arguments.threads(threads, x)
     dy, x = result.apart_from(dy), result.apart_from(x)
@@ -219,8 +219,8 @@ def ttq_weight_quantizer(
         ValueError: `threshold` is out of range, a scale is no scalar, or `out` has another shape.
     """
     w, dtype = _arguments.array(weights, "weights")
-    scales = _arguments.scale(positive, "positive", w), _arguments.scale(negative, "negative", w)
-    threshold = _arguments.threshold(threshold, w, below=1)
+    scales = _scales(positive, negative, w)
+    threshold = _kernels.in_ieee(_arguments.threshold, threshold, w, 1)
     result = _arguments.Result(out, "weights", w)
     threads = _arguments.threads(threads, w)
     _kernels.ttq(dtype, threads, result.apart_from(w), *scales, result.array, threshold)
@@ -265,8 +265,8 @@ def ttq_weight_quantizer_grad(
     """
     w, dtype = _arguments.array(weights, "weights")
     dy = _arguments.array_like(dy, "dy", w, "weights")
-    scales = _arguments.scale(positive, "positive", w), _arguments.scale(negative, "negative", w)
-    threshold = _arguments.threshold(threshold, w, below=1)
+    scales = _scales(positive, negative, w)
+    threshold = _kernels.in_ieee(_arguments.threshold, threshold, w, 1)
     paper = _arguments.negative_gradient(negative_gradient) == "paper"
     result = _arguments.Result(out, "weights", w)
     threads = _arguments.threads(threads, w)
@@ -308,7 +308,7 @@ def twn_weight_quantizer(
         ValueError: `threshold` is out of range, there is no such axis, or `out` has another shape.
     """
     w, dtype = _arguments.array(weights, "weights")
-    threshold = _arguments.threshold(threshold, w)
+    threshold = _kernels.in_ieee(_arguments.threshold, threshold, w)
     axis = _arguments.integer(axis, "axis")
     channels = _arguments.flag(per_channel, "per_channel")
     layout = _arguments.layout(w, "weights", axis) if channels else (1, 1, w.size)
@@ -316,6 +316,15 @@ def twn_weight_quantizer(
     threads = _arguments.threads(threads, w)
     _kernels.twn(dtype, threads, result.apart_from(w), result.array, *layout, threshold)
     return result.finish()
+
+
+def _scales(
+    positive: npt.ArrayLike, negative: npt.ArrayLike, w: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return (
+        _kernels.in_ieee(_arguments.scale, positive, "positive", w),
+        _kernels.in_ieee(_arguments.scale, negative, "negative", w),
+    )
 
 
 def _binary(

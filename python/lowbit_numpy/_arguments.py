@@ -125,6 +125,8 @@ def layout(x: np.ndarray, name: str, axis: Any) -> tuple[int, int, int]:
             f"axis must be in [{-rank}, {rank}) for an array of rank {rank}, got {_shown(axis)}"
         )
     axis %= rank
+    if x.size == 0:  # no channels to tell apart, however many there are
+        return 1, 1, 0
     return math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
 
 

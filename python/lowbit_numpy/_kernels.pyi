@@ -1,9 +1,15 @@
 # The extension module of cc/numpy/module.cc. Arrays are C-contiguous, aligned, and of the type that
 # dtype names: an index into lowbit_numpy._arguments._DTYPES. outer, channels and inner are the
 # sizes of x around its channel axis.
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 
+_T = TypeVar("_T")
+
 def isa() -> str: ...
+def in_ieee(function: Callable[..., _T], *arguments: Any) -> _T: ...
 def linear(
     dtype: int, threads: int, x: np.ndarray, y: np.ndarray, bit: int, max_value: float
 ) -> None: ...
