@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "cpu/float_environment.h"
 
 namespace lowbit {
 namespace {
@@ -78,6 +79,7 @@ absl::Status GetBit(const Tensor& bit, int* value) {
 
 template <typename C>
 absl::Status GetMaxValue(const Tensor& max_value, C* value) {
+  const FloatEnvironment ieee;
   TF_RETURN_IF_ERROR(CheckScalar(max_value.shape(), "max_value"));
   const double given = ValueOf(max_value);
   if (!IsMaxValue<C>(given)) {
@@ -92,6 +94,7 @@ template absl::Status GetMaxValue(const Tensor& max_value, float* value);
 template absl::Status GetMaxValue(const Tensor& max_value, double* value);
 
 absl::Status GetThreshold(const Tensor& threshold, double limit, double* value) {
+  const FloatEnvironment ieee;
   TF_RETURN_IF_ERROR(CheckScalar(threshold.shape(), "threshold"));
   *value = ValueOf(threshold);
   if (IsThreshold(*value, limit)) return absl::OkStatus();
@@ -110,6 +113,9 @@ absl::Status GetLayout(const Tensor& tensor, absl::string_view name, int axis, L
   const int rank = tensor.dims();
   int channel;
   TF_RETURN_IF_ERROR(GetChannelAxis(rank, name, axis, &channel));
+  *layout = Whole(0);
+  // The product of the other sides may exceed 64 bits then.
+  if (tensor.NumElements() == 0) return absl::OkStatus();
   *layout = {1, tensor.dim_size(channel), 1};
   for (int i = 0; i < channel; ++i) layout->outer *= tensor.dim_size(i);
   for (int i = channel + 1; i < rank; ++i) layout->inner *= tensor.dim_size(i);

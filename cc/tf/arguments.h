@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "core/types.h"
+#include "core/math.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/framework/tensor.h"
 
@@ -23,7 +23,8 @@ absl::Status InferScalars(tensorflow::shape_inference::InferenceContext* c,
                           std::initializer_list<ScalarInput> inputs);
 absl::Status InferAxis(tensorflow::shape_inference::InferenceContext* c, absl::string_view input);
 
-// At run time.
+// At run time. Numbers are read as the kernels read them: subnormal ones count, whatever thread of
+// TensorFlow's this is.
 absl::Status CheckScalar(const tensorflow::TensorShape& shape, absl::string_view name);
 absl::Status CheckSameShape(const tensorflow::TensorShape& shape, absl::string_view name,
                             const tensorflow::TensorShape& like, absl::string_view like_name);
@@ -37,13 +38,16 @@ auto IsBit(V bit) {
 // In float64, of a value that is rounded to the compute type C, to neither 0 nor infinity.
 template <typename C, typename V>
 auto IsMaxValue(V max_value) {
-  return (max_value > (std::is_same_v<C, double> ? 0 : 0x1p-150)) &
-         (max_value <= double{std::numeric_limits<C>::max()});
+  if constexpr (std::is_same_v<C, double>) {
+    return IsPositive(max_value) & (max_value <= std::numeric_limits<double>::max());
+  } else {
+    return (max_value > 0x1p-150) & (max_value <= double{std::numeric_limits<C>::max()});
+  }
 }
 
 template <typename V>
 auto IsThreshold(V threshold, double limit) {
-  return (threshold >= 0) & (threshold < limit);
+  return (IsNegative(threshold) == false) & (threshold < limit);
 }
 
 absl::Status GetBit(const tensorflow::Tensor& bit, int* value);
@@ -60,7 +64,7 @@ absl::Status GetThreshold(const tensorflow::Tensor& threshold, double limit, dou
 // `axis`, which counts from the end if negative, as an index.
 absl::Status GetChannelAxis(int rank, absl::string_view name, int axis, int* channel_axis);
 
-// The tensor folded around `axis`.
+// The tensor folded around `axis`; one without elements has no channels to tell apart.
 absl::Status GetLayout(const tensorflow::Tensor& tensor, absl::string_view name, int axis,
                        Layout* layout);
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/recipes.h"
+#include "cpu/float_environment.h"
 #include "cuda/errors.h"
 #include "cuda/launch.h"
 #include "tf/launch.h"
@@ -43,6 +44,8 @@ class GpuMemory {
 
 template <class Recipe>
 void Gpu::Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
+  // A recipe may compute its constants on this thread.
+  const FloatEnvironment ieee;
   GpuMemory memory(c);
   const CudaHost host{&memory, c->eigen_gpu_device().stream(), &GpuMemory::Allocate};
   const cudaError_t error = LaunchCuda(recipe, host);

@@ -16,7 +16,11 @@ class OpHost {
   explicit OpHost(tensorflow::OpKernelContext* context)
       : context_(context), threads_(*context->device()->tensorflow_cpu_worker_threads()) {}
   Host host() { return {this, threads_.num_threads, &OpHost::Run, &OpHost::Allocate}; }
-  const absl::Status& status() const { return status_; }
+
+  // Of a kernel that has not run.
+  absl::Status FailedStatus() const {
+    return status_.ok() ? absl::ResourceExhaustedError("no memory for the kernel") : status_;
+  }
 
  private:
   static void Run(void* self, int64_t most, Work work);
@@ -33,7 +37,7 @@ struct Cpu {
   template <class Recipe>
   static void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
     OpHost host(c);
-    if (!LaunchCpu(recipe, host.host())) c->SetStatus(host.status());
+    if (!LaunchCpu(recipe, host.host())) c->SetStatus(host.FailedStatus());
   }
 };
 

@@ -73,6 +73,8 @@ class HloDevice {
     const auto shape = builder_->GetShape(x);
     Symbol<int64_t> count = 1;
     if (!shape.ok()) return count;  // the builder has reported it
+    // Beside a zero the others' product may exceed 64 bits.
+    if (xla::ShapeUtil::IsZeroElementArray(*shape)) return 0;
     for (int i = 0; i < Rank(*shape); ++i) {
       if (i != axis_) count = count * Size(*shape, x, i);
     }

@@ -68,7 +68,7 @@ class Program {
 
   template <class Recipe>
   void Run(const Recipe& recipe, std::optional<int64_t> axis = std::nullopt) const {
-    HloDevice device(c_->builder(), axis);
+    HloDevice device(c_->builder(), IsEmpty(0) ? std::nullopt : axis);
     typename Recipe::Stats stats;
     recipe.Run(device, &stats);
   }
@@ -86,6 +86,12 @@ class Program {
     const auto given = c_->InputXlaShape(input);
     TF_RETURN_IF_ERROR(given.status());
     return tensorflow::XLAShapeToTensorShape(*given, shape);
+  }
+
+  // A tensor without elements has no channels to tell apart, however many there are.
+  bool IsEmpty(int input) const {
+    tensorflow::TensorShape shape;
+    return GetShape(input, &shape).ok() && shape.num_elements() == 0;
   }
 
   absl::Status CheckIsScalar(int input, absl::string_view name) const {
@@ -107,10 +113,23 @@ class Program {
       *number = value;
       return absl::OkStatus();
     }
-    using Wide = std::conditional_t<std::is_same_v<E, int>, int, double>;
-    const Symbol<Wide> given(xla::ConvertElementType(c_->Input(input), kHloType<Wide>));
-    valid_ = valid_ & is_valid(given);
-    *number = Symbol<E>(given);
+    if constexpr (std::is_same_v<E, int>) {
+      *number = Symbol<int>(c_->Input(input));
+      valid_ = valid_ & is_valid(*number);
+    } else if (c_->input_type(input) == tensorflow::DT_FLOAT) {
+      const Symbol<float> given(c_->Input(input));
+      valid_ = valid_ & is_valid(Widened(given));
+      // A float stays as it is.
+      if constexpr (std::is_same_v<E, float>) {
+        *number = given;
+      } else {
+        *number = Widened(given);
+      }
+    } else {
+      const Symbol<double> given(c_->Input(input));
+      valid_ = valid_ & is_valid(given);
+      *number = Symbol<E>(given);
+    }
     return absl::OkStatus();
   }
 

@@ -116,11 +116,17 @@ inline Symbol<bool> operator|(const Symbol<bool>& a, const Symbol<bool>& b) {
                      [](xla::XlaOp x, xla::XlaOp y) { return xla::Or(x, y); }, a, b);
 }
 
-// The barrier keeps XLA from turning a division by a constant into a multiplication.
+// The barrier keeps XLA from turning a division by a constant into a multiplication. It cannot have
+// a size that only the program knows, nor is such a vector constant.
+inline xla::XlaOp Divisor(xla::XlaOp x) {
+  const auto shape = x.builder()->GetShape(x);
+  return shape.ok() && shape->is_static() ? xla::OptimizationBarrier(x) : x;
+}
+
 template <typename E>
 Symbol<E> operator/(const Symbol<E>& a, const Symbol<E>& b) {
   return Write<E>([](E x, E y) { return x / y; },
-                  [](xla::XlaOp x, xla::XlaOp y) { return x / xla::OptimizationBarrier(y); }, a, b);
+                  [](xla::XlaOp x, xla::XlaOp y) { return x / Divisor(y); }, a, b);
 }
 
 template <typename E>
@@ -180,6 +186,26 @@ Symbol<Bits<E>> BitsOf(const Symbol<E>& x) {
 template <typename E>
 Symbol<Bits<E>> BitsOfAbs(const Symbol<E>& x) {
   return BitsOf(x) & (kSignBit<E> - 1);
+}
+
+template <typename E>
+constexpr Bits<E> kLeastNormalBits = sizeof(E) == sizeof(float) ? 0x00800000u : 0x0010000000000000u;
+
+// kScale * x, for x >= 0, subnormal or not. A subnormal number has as many of the smallest ones as
+// its bits say.
+template <typename E>
+Symbol<E> ScaledUp(const Symbol<E>& x) {
+  constexpr double kLeast = sizeof(E) == sizeof(float) ? 0x1p-149 : 0x1p-1074;
+  const E scale = static_cast<E>(kLeast * kScale);
+  return Select(BitsOf(x) < kLeastNormalBits<E>, Symbol<E>(BitsOf(x)) * scale, x * E(kScale));
+}
+
+// A float as a double, subnormal or not.
+inline Symbol<double> Widened(const Symbol<float>& x) {
+  const auto bits = BitsOfAbs(x);
+  const auto magnitude = Symbol<double>(bits) * 0x1p-149;
+  const auto subnormal = Select(BitsOf(x) < kSignBit<float>, magnitude, -magnitude);
+  return Select(bits < kLeastNormalBits<float>, subnormal, Symbol<double>(x));
 }
 
 template <typename E>
@@ -260,6 +286,8 @@ template <typename E, typename C>
 struct ScalarOf<E, Symbol<C>> {
   using type = Symbol<E>;
 };
+
+inline bool MayBe(const Symbol<bool>& condition) { return !condition.known() || condition.value(); }
 
 // dev.Map by one of two formulas, the condition perhaps known to the compiled program alone.
 template <class Yes, class No>
