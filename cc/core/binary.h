@@ -20,7 +20,7 @@ template <typename Value>
 struct BinaryScale {
   using C = Value;
   static constexpr int kTerms = 1;
-  static constexpr Join kJoin[] = {Join::kSum};
+  static constexpr Join kJoin[kTerms] = {Join::kSum};
 
   template <class S, class V>
   LOWBIT_HD Terms<V, kTerms> operator()(const S&, V x) const {

@@ -36,24 +36,26 @@ struct Terms {
 template <int kTerms>
 using Totals = Terms<double, kTerms>;
 
-// One accumulator of the device's for each term of the reduction R.
-template <class R, template <Join, typename> class Accumulator, int k = 0>
+// One accumulator of the device's for each term of the reduction R. Counts down, since GCC before
+// 12 and Clang take no specialization for R::kTerms, which depends on R.
+template <class R, template <Join, typename> class Accumulator, int left = R::kTerms>
 struct Accumulators {
-  Accumulator<R::kJoin[k], typename R::C> first;
-  Accumulators<R, Accumulator, k + 1> rest;
+  static_assert(R::kTerms <= kMaxTerms);
+  static constexpr int kTerm = R::kTerms - left;
+
+  Accumulator<R::kJoin[kTerm], typename R::C> first;
+  Accumulators<R, Accumulator, left - 1> rest;
 
   // body(accumulator, integral constant of its term)
   template <class Body>
   LOWBIT_HD void ForEach(Body body) {
-    body(first, std::integral_constant<int, k>());
+    body(first, std::integral_constant<int, kTerm>());
     rest.ForEach(body);
   }
 };
 
 template <class R, template <Join, typename> class Accumulator>
-struct Accumulators<R, Accumulator, R::kTerms> {
-  static_assert(R::kTerms <= kMaxTerms);
-
+struct Accumulators<R, Accumulator, 0> {
   template <class Body>
   LOWBIT_HD void ForEach(Body) {}
 };

@@ -20,7 +20,7 @@ template <typename T>
 struct TtqThreshold {
   using C = Compute<T>;
   static constexpr int kTerms = 1;
-  static constexpr Join kJoin[] = {Join::kMax};
+  static constexpr Join kJoin[kTerms] = {Join::kMax};
 
   Scalar<double, T> factor;
   const T* positive;
@@ -72,7 +72,7 @@ template <typename T>
 struct TtqScaleGradients {
   using C = Compute<T>;
   static constexpr int kTerms = 2;
-  static constexpr Join kJoin[] = {Join::kSum, Join::kSum};
+  static constexpr Join kJoin[kTerms] = {Join::kSum, Join::kSum};
 
   T* dpositive;
   T* dnegative;

@@ -15,7 +15,7 @@ template <typename Value>
 struct TwnThreshold {
   using C = Value;
   static constexpr int kTerms = 1;
-  static constexpr Join kJoin[] = {Join::kSum};
+  static constexpr Join kJoin[kTerms] = {Join::kSum};
 
   Scalar<double, C> factor;
 
@@ -34,7 +34,7 @@ template <typename Value>
 struct TwnScale {
   using C = Value;
   static constexpr int kTerms = 2;
-  static constexpr Join kJoin[] = {Join::kSum, Join::kCount};
+  static constexpr Join kJoin[kTerms] = {Join::kSum, Join::kCount};
 
   template <class S, class V>
   LOWBIT_HD Terms<V, kTerms> operator()(const S& s, V w) const {

@@ -2,6 +2,10 @@
 // Picks the instruction set that runs a recipe.
 #include "cpu/launch.h"
 
+#ifdef LOWBIT_X86_LEVELS
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -30,17 +34,29 @@ struct Level {
   bool (*supported)();
 };
 
+#ifdef LOWBIT_X86_LEVELS
+bool HasSse4() { return __builtin_cpu_supports("sse4.1"); }
+
+// GCC before 11 and Clang before 17 have no name for F16C.
+bool HasAvx2() {
+  unsigned eax, ebx, ecx = 0, edx;
+  return __builtin_cpu_supports("avx2") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
+         (ecx & bit_F16C);
+}
+
+bool HasAvx512() {
+  return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 // Narrowest first.
 constexpr Level kLevels[] = {
     {"baseline", [] { return true; }},
 #ifdef LOWBIT_X86_LEVELS
-    {"sse4", [] { return __builtin_cpu_supports("sse4.1") != 0; }},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }},
-    {"avx512",
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     }},
+    {"sse4", HasSse4},
+    {"avx2", HasAvx2},
+    {"avx512", HasAvx512},
 #endif
 };
 
