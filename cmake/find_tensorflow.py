@@ -18,7 +18,7 @@ NOT_FOUND = f"""\
 {sys.executable} has no TensorFlow, and lowbit compiles against the one that it will run with:
     pip install "tensorflow-cpu==2.21.*"
 If it is installed, an isolated build (uv, python -m build) has hidden it. Build without isolation:
-    pip install "setuptools>=77" "cmake>=3.22,<4" ninja "pybind11>=2.12"
+    pip install "setuptools>=77" "cmake>=3.22" ninja "pybind11>=2.12"
     pip install --no-build-isolation .
 Or set TENSORFLOW_ROOT to the folder that holds include/ and {LIBRARY}."""
 

@@ -17,10 +17,21 @@ endif()
 target_link_options(lowbit_kernels PRIVATE -Wl,--no-undefined)
 lowbit_export(lowbit_kernels _ZN6lowbit*)
 
+# The sums of all libraries in the folder, by which the doctor knows a damaged one.
+function(lowbit_sum target)
+  add_custom_command(TARGET ${target} POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -DFOLDER=${LOWBIT_OPS_DIR} -DLOCK=${PROJECT_BINARY_DIR}/sums.lock
+            -P ${PROJECT_SOURCE_DIR}/cmake/sums.cmake
+    VERBATIM)
+endfunction()
+lowbit_sum(lowbit_kernels)
+
 file(GLOB tf_sources CONFIGURE_DEPENDS cc/tf/*.cc)
 if(NOT LOWBIT_CUDA_FOUND)
   list(REMOVE_ITEM tf_sources ${PROJECT_SOURCE_DIR}/cc/tf/gpu_launch.cc)
 endif()
+
+add_custom_target(lowbit_ops)  # for all TensorFlows
 
 # A library that TensorFlow loads, compiled as TensorFlow was: NDEBUG and Eigen's alignment change
 # inline classes.
@@ -33,6 +44,7 @@ function(lowbit_add_module target name)
     NDEBUG EIGEN_MAX_ALIGN_BYTES=64 _GLIBCXX_USE_CXX11_ABI=${tf_cxx11_abi})
   target_compile_options(${target} PRIVATE -ffile-prefix-map=${tf_include}/=)
   target_link_options(${target} PRIVATE -Wl,--no-undefined)
+  lowbit_sum(${target})
 endfunction()
 
 # The XLA kernels, where TensorFlow has what they need. They need nothing of lowbit_kernels.
@@ -79,12 +91,13 @@ function(lowbit_add_ops root)
     message(FATAL_ERROR "TENSORFLOW_ROOT must hold one TensorFlow ${tf_major}.${tf_minor}, got two")
   endif()
   lowbit_add_module(${ops} ${name} ${tf_sources})
+  add_dependencies(lowbit_ops ${ops})
   target_precompile_headers(${ops} PRIVATE
     <tensorflow/core/framework/op.h>
     <tensorflow/core/framework/op_kernel.h>
     <tensorflow/core/framework/shape_inference.h>)
   target_link_libraries(${ops} PRIVATE lowbit_kernels ${tf_library})
-  target_link_options(${ops} PRIVATE -Wl,-rpath,$ORIGIN)
+  set_target_properties(${ops} PROPERTIES INSTALL_RPATH "$ORIGIN")  # lowbit_kernels is there
   lowbit_export(${ops} lowbit_*)
   if(NOT LOWBIT_XLA STREQUAL "OFF")
     lowbit_add_xla(lowbit_xla_${tf_major}_${tf_minor} ${name}_xla)
