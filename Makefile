@@ -8,53 +8,81 @@ CUDA_ARCHITECTURES ?= 75-real;80-real;90-real;120
 # Test processes: each takes up to 2 GB of memory, and 10 GB for the largest tensors where 16 are free.
 PYTEST_JOBS ?= 2
 BUILD := build/tf$(TF)
-ENVIRONMENT := $(VENV)/tf$(TF).stamp
 BIN := $(VENV)/bin
 SEARCH = "$(abspath $(BIN)):$$PATH"
+# An environment that is there keeps its Python, unless PYTHON=... asks for another.
+WANTED := $(if $(filter file,$(origin PYTHON)),$(firstword $(wildcard $(BIN)/python) $(PYTHON)),$(PYTHON))
+VERSION := $(shell $(WANTED) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# What is installed: the tools of the build; TensorFlow and lowbit; what tests and linters need.
+TOOLS := $(VENV)/python$(VERSION).stamp
+ENVIRONMENT := $(VENV)/python$(VERSION)-tf$(TF).stamp
+TESTS := $(ENVIRONMENT:.stamp=-test.stamp)
+LINTERS := $(ENVIRONMENT:.stamp=-dev.stamp)
+# There is no tensorflow-cpu for 64-bit ARM, where tensorflow is for CPUs too.
+TENSORFLOW := $(if $(filter x86_64,$(shell uname -m)),tensorflow-cpu,tensorflow)==$(TF)
 
 CXX_FILES = $(shell find cc tests/cc benchmarks packaging \
   -name '*.h' -o -name '*.cc' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh')
 SHELL_FILES = .ci/run $(wildcard *.sh)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format build cuda-toolkit gpu-test gpu-check gpu-bench clean
+.PHONY: help demo test test-pythons bench lint format environment build start kernels \
+  cuda-toolkit gpu-test gpu-check gpu-bench clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
 	@echo 'Variables: PYTHON=$(PYTHON) TF=$(TF) VENV=$(VENV) DEMO_ARGS= PYTEST_ARGS= BENCH_ARGS= GPU_ARGS='
 
-demo: build  ## Train small networks with each quantizer
+demo: start  ## Train small networks with each quantizer
+	@$(CONFIGURE) -DLOWBIT_TF=ON >/dev/null
+	@$(COMPILE) --target lowbit_ops
 	$(BIN)/python -m lowbit demo $(DEMO_ARGS)
 
 # A file runs in one process, since its tests share what they have built.
-test: build  ## Run the tests
+test: build $(TESTS)  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 bench: build  ## Time the ops
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
-lint: $(ENVIRONMENT)  ## Check style, formatting and types
+lint: $(LINTERS)  ## Check style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/shellcheck $(SHELL_FILES)
 
-format: $(ENVIRONMENT)  ## Format all sources
+format: $(LINTERS)  ## Format all sources
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-build: $(ENVIRONMENT)  ## Compile what changed
-	@PATH=$(SEARCH) cmake -S . -B $(BUILD) -G Ninja -DLOWBIT_BUILD_TESTS=ON \
-	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+environment: $(TESTS)
+
+build: start  ## Compile what changed
+	@$(CONFIGURE) -DLOWBIT_TF=ON -DLOWBIT_QUICK=OFF -DLOWBIT_BUILD_TESTS=ON \
 	  '-DLOWBIT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)' >/dev/null
-	@PATH=$(SEARCH) cmake --build $(BUILD)
+	@$(COMPILE)
+
+# From nothing, the kernels are compiled while TensorFlow is installed, of which they know nothing.
+# The folder is set up for the demo, whose ops run on a CPU, without XLA; once more is wanted there,
+# so it stays.
+# Ninja would take make's jobs for its own, and does not get them.
+COMPILE = PATH=$(SEARCH) MAKEFLAGS= cmake --build $(BUILD)
+CONFIGURE = PATH=$(SEARCH) cmake -S . -B $(BUILD) -G Ninja --no-warn-unused-cli \
+  -DPython_EXECUTABLE=$(abspath $(BIN))/python
+start: $(TOOLS)
+	@test -e $(ENVIRONMENT) -a -e $(BUILD)/build.ninja || \
+	  $(MAKE) --no-print-directory --jobs=2 $(ENVIRONMENT) kernels
+kernels: $(TOOLS)
+	@test -e $(BUILD)/build.ninja || \
+	  $(CONFIGURE) -DLOWBIT_TF=OFF -DLOWBIT_QUICK=ON >/dev/null
+	@$(COMPILE) --target lowbit_cpu_levels
 
 cuda-toolkit: $(ENVIRONMENT)  ## Install a CUDA compiler into the environment
 	$(BIN)/pip install --quiet 'cuda-toolkit[nvcc,cudart,nvvm,crt,cccl]==13.0.2'
 
-gpu-test: build  ## Run the tests of the ops on a GPU, with TensorFlow
+gpu-test: build $(TESTS)  ## Run the tests of the ops on a GPU, with TensorFlow
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} LOWBIT_TEST_DEVICE=/GPU:0 \
 	  $(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -68,21 +96,34 @@ gpu-bench:  ## Time the GPU kernels beside PyTorch
 clean:  ## Remove everything that was built or installed here
 	rm -rf build $(VENV) python/lowbit.egg-info python/lowbit/_ops python/lowbit_numpy/*.so
 
-# The editable install compiles in $(BUILD), so that the target build continues there.
-$(ENVIRONMENT): pyproject.toml setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+$(TOOLS): pyproject.toml setup.py
+	@$(WANTED) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 	  2>/dev/null || { echo 'lowbit needs Python 3.10 to 3.13: make PYTHON=python3.12' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	  { echo '$(PYTHON) has no venv module: apt-get install python3-venv' >&2; exit 1; }
+	@$(WANTED) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo '$(WANTED) has no venv module: apt-get install python3-venv' >&2; exit 1; }
 	@command -v $(CXX) >/dev/null || \
 	  { echo 'lowbit needs a C++17 compiler: apt-get install g++, or make CXX=...' >&2; exit 1; }
-	@rm -f $(VENV)/tf*.stamp
-	$(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/*.stamp
+	@echo 'Setting up $(VENV) with Python $(VERSION) and TensorFlow $(TF), and compiling for it in'
+	@echo '$(BUILD): two minutes with two cores and a fast network for the demo, five for all else'
+	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' \
+	  2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet 'tensorflow-cpu==$(TF)' 'setuptools>=77' 'cmake>=3.22,<4' ninja \
-	  'pybind11>=2.12'
-	PATH=$(SEARCH) LOWBIT_BUILD_DIR=$(BUILD) \
-	  CMAKE_ARGS='-DLOWBIT_BUILD_TESTS=ON "-DLOWBIT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)"' \
-	  $(BIN)/pip install --quiet --no-build-isolation --editable '.[demo,test,dev]' \
-	  'tensorflow-cpu==$(TF)'
+	$(BIN)/pip install --quiet 'setuptools>=77' 'cmake>=3.22' ninja 'pybind11>=2.12'
+	@touch $@
+
+# CMake is left to the targets that compile.
+INSTALL = LOWBIT_SKIP_CMAKE=1 $(BIN)/pip install --quiet --no-build-isolation '$(TENSORFLOW)'
+
+$(ENVIRONMENT): $(TOOLS)
+	@rm -f $(VENV)/*-tf*.stamp
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(TESTS): $(ENVIRONMENT)
+	$(INSTALL) --editable '.[demo,test]'
+	@touch $@
+
+$(LINTERS): $(ENVIRONMENT)
+	$(INSTALL) --editable '.[demo,dev]'
 	@touch $@

@@ -16,10 +16,10 @@ SOURCE = pathlib.Path(__file__).resolve().parent
 
 
 def _tool(name: str) -> str:
-    """Path of a program on PATH or, in an environment that is not activated, beside Python."""
-    path = shutil.which(name) or shutil.which(name, path=os.path.dirname(sys.executable))
+    """Path of a program beside Python, be the environment activated or not, or else on PATH."""
+    path = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
     if path is None:
-        raise ExecError(f'{name} not found: pip install "cmake>=3.22,<4" ninja')
+        raise ExecError(f'{name} not found: pip install "cmake>=3.22" ninja')
     return path
 
 
@@ -30,10 +30,12 @@ class BuildOps(build_ext):
 
     Environment: TENSORFLOW_ROOT names a TensorFlow (see cmake/find_tensorflow.py) or several, with
     `;` between them, LOWBIT_BUILD_DIR a build folder to keep, CMAKE_ARGS holds further arguments
-    for CMake.
+    for CMake. LOWBIT_SKIP_CMAKE has an editable install leave the building to whoever made it.
     """
 
     def run(self) -> None:
+        if self.inplace and os.environ.get("LOWBIT_SKIP_CMAKE"):
+            return
         package = SOURCE / "python" if self.inplace else pathlib.Path(self.build_lib).resolve()
         ops, numpy = package / "lowbit" / "_ops", package / "lowbit_numpy"
         if not self.inplace:  # libraries of an earlier build, of other sources perhaps
