@@ -108,25 +108,30 @@ rm -rf "$work/dist" "$work/source"
 mkdir "$work/source"
 (cd "$source" && "$tools/python" -m build --quiet --sdist --no-isolation --outdir "$work/dist")
 tar -xzf "$work"/dist/lowbit-*.tar.gz -C "$work/source" --strip-components=1
+# Linked without the names that only a debugger reads, since SHA256SUMS holds from then on.
 TENSORFLOW_ROOT=$roots LOWBIT_BUILD_DIR=$work/build PATH=$tools:$PATH \
-  CMAKE_ARGS="-DLOWBIT_MANYLINUX=ON -DLOWBIT_NUMPY=ON -DLOWBIT_CUDA=${cuda^^} ${CMAKE_ARGS:-}" \
+  CMAKE_ARGS="-DLOWBIT_MANYLINUX=ON -DLOWBIT_NUMPY=ON -DLOWBIT_CUDA=${cuda^^} \
+    -DCMAKE_SHARED_LINKER_FLAGS=-s -DCMAKE_MODULE_LINKER_FLAGS=-s ${CMAKE_ARGS:-}" \
   "$tools/pip" wheel --quiet --no-build-isolation --no-deps --wheel-dir "$work/dist" "$work/source"
 
 echo "== Repair"
 rm -rf "$work/repaired"
 # TensorFlow's own libraries stay out: a copy of them in the wheel would abort the process.
-PATH=$tools:$PATH "$tools/auditwheel" repair --strip --exclude 'libtensorflow*' \
+PATH=$tools:$PATH "$tools/auditwheel" repair --exclude 'libtensorflow*' \
   --wheel-dir "$work/repaired" "$work"/dist/lowbit-*.whl
 cp "$work"/dist/lowbit-*.tar.gz "$work"/repaired/lowbit-*.whl "$out"
 wheel=$(basename "$work"/repaired/lowbit-*.whl)
 
 if [[ $test == yes ]]; then
   tried=0
+  # There is no tensorflow-cpu for 64-bit ARM.
+  name='tensorflow-cpu'
+  [[ $(uname -m) == x86_64 ]] || name=tensorflow
   for minor in "${list[@]}"; do
     echo "== Try out under TensorFlow $minor"
     make_venv "$work/try"
     # The second bound admits a release candidate.
-    tensorflow="tensorflow-cpu==$minor.*,>=$minor.0rc0"
+    tensorflow="$name==$minor.*,>=$minor.0rc0"
     if ! "$work/try/bin/pip" install --quiet --dry-run --no-deps "$tensorflow"; then
       echo "There is no TensorFlow $minor for $("$python" --version): not tried"
       continue

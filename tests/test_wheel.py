@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wheel of build_pip_pkg.sh: what is in it, where it loads, and that it comes out again."""
 
+import hashlib
 import os
 import pathlib
 import re
@@ -98,8 +99,19 @@ def test_it_has_what_it_needs_and_no_more(unpacked):
     rest = found - sources - libraries
     (extension,) = (name for name in rest if name.startswith("lowbit_numpy/_kernels.cpython"))
     metadata = {name for name in rest if ".dist-info/" in name}
-    assert rest == {extension} | metadata
+    assert rest == {extension, "lowbit/_ops/SHA256SUMS"} | metadata
     assert [name for name in metadata if name.endswith("/licenses/LICENSE")]
+
+
+@pytest.mark.slow
+def test_its_sums_are_those_of_its_libraries(unpacked):
+    """Of what auditwheel has left, not of what was linked."""
+    folder = unpacked / "lowbit" / "_ops"
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == sorted(p.name for p in folder.glob("*.so"))
+    for line in lines:
+        digest, name = line.split("  ")
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
 
 
 @pytest.mark.slow
@@ -136,10 +148,17 @@ def test_a_second_build_gives_the_same_bytes(built, tmp_path):
     first = entries(built.wheel)
     second = entries(build(tmp_path, "--tf", MINORS[-1], "--no-test").wheel)
     (record,) = (name for name in second if name.endswith("/RECORD"))
+    lists = {record, "lowbit/_ops/SHA256SUMS"}
     assert set(first) - set(second) == op_libraries(MINORS[0])
-    assert [name for name in second if name != record and second[name] != first[name]] == []
-    lines = [set(wheel[record][0].splitlines()) for wheel in (first, second)]
-    assert lines[1] <= lines[0]
+    assert [name for name in second if name not in lists and second[name] != first[name]] == []
+    lines = {
+        name: [set(wheel[name][0].splitlines()) for wheel in (first, second)] for name in lists
+    }
+    assert lines["lowbit/_ops/SHA256SUMS"][1] < lines["lowbit/_ops/SHA256SUMS"][0]
+    # RECORD has the sum of the other list.
+    assert {line.split(b",")[0] for line in lines[record][1] - lines[record][0]} == {
+        b"lowbit/_ops/SHA256SUMS"
+    }
 
 
 @pytest.mark.parametrize(
