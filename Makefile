@@ -23,7 +23,7 @@ TENSORFLOW := $(if $(filter x86_64,$(shell uname -m)),tensorflow-cpu,tensorflow)
 
 CXX_FILES = $(shell find cc tests/cc benchmarks packaging \
   -name '*.h' -o -name '*.cc' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh')
-SHELL_FILES = .ci/run $(wildcard *.sh)
+SHELL_FILES = $(wildcard .ci/* *.sh)
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-pythons bench lint format environment build start kernels \
@@ -41,6 +41,24 @@ demo: start  ## Train small networks with each quantizer
 # A file runs in one process, since its tests share what they have built.
 test: build $(TESTS)  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# Their ops are those of $(VENV): one build serves every Python, but for lowbit_numpy.
+PYTHONS = $(shell .ci/pythons $(VERSION))
+OTHERS = $(foreach python,$(PYTHONS),$(VENV)-$(notdir $(python)))
+SOME := tests/test_forward.py tests/test_numpy.py tests/test_keras_layers.py tests/test_errors.py \
+  tests/test_import.py tests/test_quantizers.py
+semicolon := ;
+empty :=
+space := $(empty) $(empty)
+
+test-pythons: build  ## Run some tests on the oldest and the newest other Python there is
+	@$(foreach python,$(PYTHONS),$(MAKE) --no-print-directory environment PYTHON=$(python) \
+	  VENV=$(VENV)-$(notdir $(python)) &&) true
+	@$(CONFIGURE) '-DLOWBIT_NUMPY_PYTHON=$(subst $(space),$(semicolon),$(foreach environment,\
+	  $(VENV) $(OTHERS),$(abspath $(environment))/bin/python))' >/dev/null
+	@$(COMPILE) --target lowbit_numpy
+	@$(foreach environment,$(OTHERS),$(environment)/bin/python -m pytest $(PYTEST_ARGS) \
+	  --numprocesses $(PYTEST_JOBS) --dist loadfile -m 'not slow' $(SOME) &&) true
 
 bench: build  ## Time the ops
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
@@ -72,7 +90,7 @@ COMPILE = PATH=$(SEARCH) MAKEFLAGS= cmake --build $(BUILD)
 CONFIGURE = PATH=$(SEARCH) cmake -S . -B $(BUILD) -G Ninja --no-warn-unused-cli \
   -DPython_EXECUTABLE=$(abspath $(BIN))/python
 start: $(TOOLS)
-	@test -e $(ENVIRONMENT) -a -e $(BUILD)/build.ninja || \
+	@test -e $(ENVIRONMENT) && test -e $(BUILD)/build.ninja || \
 	  $(MAKE) --no-print-directory --jobs=2 $(ENVIRONMENT) kernels
 kernels: $(TOOLS)
 	@test -e $(BUILD)/build.ninja || \
@@ -94,7 +112,7 @@ gpu-bench:  ## Time the GPU kernels beside PyTorch
 	$(PYTHON) benchmarks/gpu/bench.py $(GPU_ARGS)
 
 clean:  ## Remove everything that was built or installed here
-	rm -rf build $(VENV) python/lowbit.egg-info python/lowbit/_ops python/lowbit_numpy/*.so
+	rm -rf build $(VENV) $(VENV)-python3.* python/lowbit.egg-info python/lowbit/_ops python/lowbit_numpy/*.so
 
 $(TOOLS): pyproject.toml setup.py
 	@$(WANTED) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
@@ -104,8 +122,8 @@ $(TOOLS): pyproject.toml setup.py
 	@command -v $(CXX) >/dev/null || \
 	  { echo 'lowbit needs a C++17 compiler: apt-get install g++, or make CXX=...' >&2; exit 1; }
 	@rm -f $(VENV)/*.stamp
-	@echo 'Setting up $(VENV) with Python $(VERSION) and TensorFlow $(TF), and compiling for it in'
-	@echo '$(BUILD): two minutes with two cores and a fast network for the demo, five for all else'
+	@echo 'Setting up $(VENV) with Python $(VERSION) and TensorFlow $(TF), then compiling in $(BUILD):'
+	@echo 'on two cores, with a fast network, two minutes for the demo, five for everything'
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' \
 	  2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
