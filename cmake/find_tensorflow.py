@@ -6,6 +6,7 @@ import importlib.util
 import json
 import mmap
 import pathlib
+import platform
 import re
 import site
 import sys
@@ -14,9 +15,11 @@ import sysconfig
 OLDEST = (2, 16)
 LIBRARY = "libtensorflow_framework.so.2"
 DISTRIBUTIONS = re.compile(r"(intel[-_])?(tensorflow|tf[-_]nightly)([-_](cpu|gpu|intel|rocm))?")
+# There is no tensorflow-cpu for 64-bit ARM.
+NAME = "tensorflow-cpu" if platform.machine() == "x86_64" else "tensorflow"
 NOT_FOUND = f"""\
 {sys.executable} has no TensorFlow, and lowbit compiles against the one that it will run with:
-    pip install "tensorflow-cpu==2.21.*"
+    pip install "{NAME}==2.21.*"
 If it is installed, an isolated build (uv, python -m build) has hidden it. Build without isolation:
     pip install "setuptools>=77" "cmake>=3.22" ninja "pybind11>=2.12"
     pip install --no-build-isolation .
