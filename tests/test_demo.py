@@ -47,10 +47,43 @@ def _needs_extras():
 
 def _demo(*arguments, timeout):
     command = [sys.executable, "-m", "lowbit", "demo", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH, "COLUMNS": "80"}
-    return subprocess.run(
+    # As a user's: the tests have set TensorFlow's.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    environment |= {"PYTHONPATH": PYTHON_PATH, "COLUMNS": "80"}
+    ended = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=timeout, check=True
-    ).stdout
+    )
+    assert ended.stderr == ""  # nothing of TensorFlow's comes before the first line
+    return ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "gap"), [(0.98651, "-0.3"), (0.9904, "+0.0"), (0.9778, "-1.2")]
+)
+def test_the_gap_is_that_of_the_numbers_beside_it(accuracy, gap):
+    _needs_extras()
+    from lowbit.demo import report
+
+    def result(recipe, accuracy):
+        curves = [training.Curves([0.0], [accuracy])]
+        return report.Result(recipe, curves, np.zeros(1), np.zeros(1), (1.0, 1.0))
+
+    baseline = result(networks.FLOAT, 0.98999)
+    row = report._row(result(networks.TWN, accuracy), baseline)
+    assert row[3] == gap
+    assert round(float(row[2].split()[0]) - 99.0, 1) == float(gap)
+
+
+@pytest.mark.parametrize(
+    ("last", "ticks"),
+    [(1, [1]), (2, [1, 2]), (5, [1, 2, 3, 4, 5]), (7, [1, 3, 5, 7]), (20, [5, 10, 15, 20])],
+)
+def test_the_last_epoch_has_a_tick(last, ticks):
+    _needs_extras()
+    from lowbit.demo import report
+
+    assert report._ticks(last) == ticks
+    assert len(report._ticks(10**6 + 1)) <= 6
 
 
 def _rows(output):
@@ -150,7 +183,6 @@ def test_quantized_networks_learn(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["train"], "invalid choice: 'train'"),
         (["demo", "--dataset", "imagenet"], "argument --dataset: invalid choice: 'imagenet'"),
         (["demo", "--epochs", "0"], "argument --epochs: must be a whole number >= 1, got 0"),

@@ -21,7 +21,7 @@ TensorFlow ops. Draws a figure: training curves, and histograms of latent and
 quantized weights.
 
 The default, scikit-learn's 1797 handwritten digits of 8x8 pixels, needs no
-network and takes one or two minutes on two cores. The other image sets are
+network and takes about half a minute on two cores. The other image sets are
 downloaded once by Keras; they are some 40 times larger: expect several minutes
 an epoch on a CPU, or ask for less with --seeds 1.
 """
@@ -29,6 +29,8 @@ an epoch on a CPU, or ask for less with --seeds 1.
 EPOCHS = {"digits": 20, "mnist": 2, "fashion_mnist": 3, "cifar10": 5}
 _FORMATS = (".png", ".pdf", ".svg")
 NEEDS_TENSORFLOW = True
+# Else what TensorFlow says of the CPU comes before the demo's own first line.
+ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 _REQUIRED = ("sklearn", "matplotlib", "rich")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,10 @@ class Result:
         """Test accuracy at the end of training in percent, mean of the seeds."""
         return 100 * float(np.mean([curves.accuracy[-1] for curves in self.curves]))
 
+    def versus(self, other: Result) -> float:
+        """How much better it is than another one, as the rounded numbers beside it have it."""
+        return round(self.accuracy, 1) - round(other.accuracy, 1)
+
 
 def table(results: Sequence[Result]) -> Table:
     """The table of all networks, the float baseline first."""
@@ -64,20 +69,19 @@ def table(results: Sequence[Result]) -> Table:
         "stock/\nlowbit",
     ):
         table.add_column(heading, justify="right", no_wrap=True)
-    baseline = results[0].accuracy
     for result in results:
-        table.add_row(*_row(result, baseline))
+        table.add_row(*_row(result, results[0]))
     return table
 
 
-def _row(result: Result, baseline: float) -> list[str]:
+def _row(result: Result, baseline: Result) -> list[str]:
     recipe, times = result.recipe, result.step_seconds
     ratio = f"{times[1] / times[0]:.2f}x" if len(times) == 2 else ""
     return [
         recipe.name,
         f"{recipe.weight_bits}/{recipe.activation_bits}",
         f"{result.accuracy:.1f} %",
-        "" if recipe is FLOAT else f"{result.accuracy - baseline:+.1f}",
+        "" if recipe is FLOAT else f"{result.versus(baseline):+.1f}",
         *(f"{1e3 * seconds:.2f}" for seconds in times),
         ratio,
     ]
@@ -118,8 +122,6 @@ def figure(results: Sequence[Result], title: str, path: Path) -> None:
 
 def _draw_curves(axes: Axes, results: Sequence[Result], name: str, title: str) -> None:
     """One line a network, the mean of its seeds, in a band from the lowest to the highest."""
-    from matplotlib.ticker import MaxNLocator
-
     scale = 100 if name == "accuracy" else 1
     for result in results:
         colour, label = _COLOURS[result.recipe], result.recipe.name
@@ -131,10 +133,17 @@ def _draw_curves(axes: Axes, results: Sequence[Result], name: str, title: str) -
         axes.fill_between(epochs, runs.min(0), runs.max(0), color=colour, alpha=0.15, linewidth=0)
     axes.set_title(title, fontsize=11)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(_ticks(len(results[0].curves[0].loss)))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
+
+
+def _ticks(last: int) -> list[int]:
+    """Some six epochs, evenly spaced up to the last one."""
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    step = next(step for step in steps if last <= 6 * step)
+    return list(range(last, 0, -step))[::-1]
 
 
 def _draw_weights(axes: Axes, result: Result) -> None:
