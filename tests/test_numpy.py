@@ -2,6 +2,7 @@
 """lowbit_numpy: against the reference, against the kernels bit for bit, and without TensorFlow."""
 
 import ctypes
+import inspect
 import os
 import pathlib
 import re
@@ -617,3 +618,84 @@ def test_no_kernels_for_this_python():
     message = python(code, check=False)
     assert "ImportError: lowbit_numpy has no kernels for this Python: " in message
     assert 'pip install "pybind11>=2.12"' in message
+
+
+# --- arrays and numbers that are odd --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argument", ["x", "out"])
+def test_an_array_with_a_mask_is_refused(argument):
+    """A result would have none."""
+    plain = np.ones(4, np.float32)
+    masked = np.ma.masked_array(plain, [True, False, False, False])
+    arguments = {"x": plain, "out": plain, argument: masked}
+    message = f"{argument} must be an array without a mask, got MaskedArray"
+    with pytest.raises(TypeError, match=message):
+        lowbit_numpy.binary_mean_scaling_quantizer(**arguments)
+
+
+def test_a_number_of_threads_is_no_number_of_threads_to_start(device):
+    code = """
+import threading, os, numpy as np, lowbit_numpy
+x = np.ones(2**22, np.float32)
+most = 0
+def watch():
+    global most
+    while not done:
+        most = max(most, len(os.listdir("/proc/self/task")))
+done = False
+watcher = threading.Thread(target=watch)
+watcher.start()
+for _ in range(5):
+    lowbit_numpy.linear_mid_tread_half_quantizer(x, 2, 1.0, threads=10**9)
+done = True
+watcher.join()
+print(most)
+"""
+    search = {**os.environ, "PYTHONPATH": str(ROOT / "python"), "OPENBLAS_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", code], env=search, capture_output=True, text=True)
+    assert int(run.stdout) <= 2 + max(16, len(os.sched_getaffinity(0))), run.stderr
+
+
+class Unfit:
+    def __array__(self, *_, **__):
+        raise KeyError("no array")
+
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+NESTED = []
+NESTED.append(NESTED)
+ODD = [
+    None, True, 0, -1, 2**63, 10**400, -(10**5000), 0.5, 1e300, float("nan"), float("inf"), 1j, "",
+    "x" * 10**6, "\ud800", b"exact", [], [[1.0], [1.0, 2.0]], NESTED, (), {}, set(), object(), int,
+    len, Unfit(), np.array(2), np.array(0.5, np.float32), np.array(0.5, ">f4"), np.array([0.5, 1]),
+    np.array("text"), np.array(None), np.uint64(2**63), np.float16(0.5), np.longdouble("1e4000"),
+    np.ma.masked, np.zeros([3], [("a", "f4")]), np.ones([2, 3], ">f4"), np.ones([2, 3], np.int8),
+    np.ones([3, 2], np.float32).T, np.broadcast_to(np.float32(1), [2, 3]), np.matrix([[1.0]]),
+]  # fmt: skip
+
+
+def test_hostile_arguments():
+    """Each argument of each function of any type and size: a result, TypeError or ValueError."""
+    x, one = np.float32([[0.5, -1.0, 2.0], [3.0, 0.25, -0.5]]), 1.0
+    good = {
+        "x": x, "dy": x, "weights": x, "positive": one, "negative": one, "bit": 2, "max_value": 2.0,
+        "threshold": 0.5, "axis": -1, "per_channel": True, "negative_gradient": "exact",
+        "out": None, "threads": None,
+    }  # fmt: skip
+    works = 0
+    for name in lowbit_numpy.__all__:
+        if name == "TTQGradients":
+            continue
+        function = getattr(lowbit_numpy, name)
+        accepted = {key: good[key] for key in inspect.signature(function).parameters}
+        for key in accepted:
+            for value in ODD:
+                try:
+                    function(**{**accepted, key: value})
+                    works += 1
+                except (TypeError, ValueError):
+                    pass
+    assert works > 50
