@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m lowbit`: doctor, info and bench, where lowbit works and where its import fails."""
 
+import compileall
+import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
+import platform
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import types
+import zipfile
 
 import pytest
 import tensorflow as tf
 from conftest import DEVICE
 
 import lowbit
-from lowbit import __main__, _bench, _gradients, _loader, ops
+from lowbit import __main__, _bench, _gradients, _loader, _pyinstaller, ops
 from lowbit.doctor import examination, probe, report
 from lowbit.doctor import gpus as nvidia
 from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
@@ -290,6 +297,214 @@ def test_help_and_version_need_no_tensorflow(command, start):
     assert (result.returncode, result.stdout) == (0, f"lowbit {lowbit.__version__}\n")
 
 
+# --- packages that are not as pip makes them ------------------------------------------------------
+
+
+def copied(folder, archive=None, sources=True):
+    """The package in a folder, or in an archive there, perhaps without its sources."""
+    package = folder / "lowbit"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    shutil.copytree(PACKAGE.parent / "lowbit_numpy", folder / "lowbit_numpy")
+    for library in LIBRARY.parent.glob("*"):
+        os.link(library, package / "_ops" / library.name) if not archive else None
+    if not sources:
+        compileall.compile_dir(package, legacy=True, quiet=2)
+        for source in package.rglob("*.py"):
+            source.unlink()
+    if archive:
+        shutil.make_archive(str(folder / archive), "zip", folder, "lowbit")
+        with zipfile.ZipFile(folder / f"{archive}.zip", "a") as file:
+            for source in (folder / "lowbit_numpy").glob("*.py"):
+                file.write(source, source.relative_to(folder))
+        shutil.rmtree(package)
+        shutil.rmtree(folder / "lowbit_numpy")
+        return str(folder / f"{archive}.zip")
+    return str(folder)
+
+
+@pytest.mark.parametrize("sources", [True, False], ids=["sources", "compiled"])
+def test_package_in_an_archive(command, tmp_path, sources):
+    """The doctor says that this is what is wrong, and so do both imports."""
+    archive = copied(tmp_path, "libraries", sources)
+    search = {"PYTHONPATH": archive}
+    result = command("doctor", **search)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert f"  TensorFlow   {tf.__version__}\n" in result.stdout
+    wrong, *mend = result.stdout.partition("\nTo mend:\n")[2].splitlines()
+    assert wrong == f"1. lowbit is in an archive, {archive}, from which no library can be loaded"
+    assert mend == ["   Unpack it into a folder, and put that on the module path instead."]
+    for name in ("lowbit", "lowbit_numpy"):
+        error = command(start=("-c", f"import {name}"), **search).stderr
+        assert f"ImportError: {name} is in an archive, from" in error or archive in error
+        assert "Unpack it into a folder" in error
+        assert "circular" not in error
+
+
+COMPILED = """
+import lowbit, tensorflow as tf
+from lowbit import layers
+kernel = tf.Variable([[1.0, -2.0]])
+own = lowbit.linear_mid_tread_half_quantizer(2, 2.0, "clipped")
+layer = layers.QuantDense(2, kernel_quantizer="twn", input_quantizer="linear")
+for quantizer in (*map(lowbit.get, ("linear", "binary", "binary_channel", "ttq", "twn")), own):
+    for call in (lambda: quantizer(kernel), quantizer.__call__):
+        @tf.function
+        def run(x):
+            with tf.GradientTape() as tape:
+                y = quantizer(kernel) + lowbit.get("twn")(x)
+            return tape.gradient(y, kernel), lowbit.ops.twn_weight_quantizer(x, 0.7), layer(x)
+        run(tf.ones([1, 2])), tf.function(quantizer)(kernel)
+print("done")
+"""
+
+
+def test_package_without_sources(command, tmp_path):
+    """AutoGraph has nothing to say of it, and the doctor works."""
+    search = {"PYTHONPATH": copied(tmp_path, sources=False)}
+    (tmp_path / "program.py").write_text(COMPILED)
+    result = command(start=("program.py",), **search)
+    assert result.stdout == "done\n"
+    assert "AutoGraph" not in result.stderr
+    assert command("doctor", **search).stdout.endswith("All is well.\n")
+
+
+def test_pyinstaller_finds_the_hook():
+    """And what it names is there; PyInstaller itself would take minutes."""
+    assert _pyinstaller.hook_dirs() == [str(PACKAGE / "_pyinstaller")]
+    (hook,) = pathlib.Path(*_pyinstaller.hook_dirs()).glob("hook-*.py")
+    assert hook.name == "hook-lowbit.py"
+    hooks = types.ModuleType("PyInstaller.utils.hooks")
+    hooks.get_package_paths = lambda name: (str(PACKAGE.parent), str(PACKAGE.parent / name))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PyInstaller", "PyInstaller.utils"):
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        patch.setitem(sys.modules, hooks.__name__, hooks)
+        told = runpy.run_path(str(hook))
+    files = {(str(file), "lowbit/_ops") for file in (PACKAGE / "_ops").iterdir()}
+    assert set(told["datas"]) == files
+    assert any(file.endswith(f"/{LIBRARY.name}") for file, _ in files)
+    lazy = {f"lowbit.{module}" for module, _ in lowbit._LAZY.values()}
+    assert set(told["hiddenimports"]) == lazy
+    pyproject = (PACKAGE.parents[1] / "pyproject.toml").read_text()
+    assert 'pyinstaller40]\nhook-dirs = "lowbit._pyinstaller:hook_dirs"' in pyproject
+
+
+# --- checksums ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checksums(monkeypatch, tmp_path):
+    """Writes checksums of libraries, of which one is damaged and one missing if so asked."""
+    path = tmp_path / "SHA256SUMS"
+    monkeypatch.setattr(_loader, "CHECKSUMS", path)
+    told = {"stage": None, "tensorflow": f"{MINOR}.0", "simd": "avx2", "self_test": {}}
+    monkeypatch.setattr(examination, "_probe", lambda _: told)
+
+    def write(damaged=(), missing=()):
+        lines = []
+        for name in ("tf2_1.so", "tf2_2.so", "kernels.so"):
+            content = name.encode() * 1000
+            lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+            if name not in missing:
+                (tmp_path / name).write_bytes(content[:-1] + (b"x" if name in damaged else b"o"))
+        path.write_text("".join(lines))
+        return tmp_path
+
+    return write
+
+
+def test_libraries_as_they_were_built(checksums):
+    checksums()
+    found = examination.examine(self_test=False)
+    assert (found.problems, found.checksums) == ([], (3, 3))
+    lines = [line.text for line in report.facts(found)]
+    assert "  checksums    3 of 3 libraries as built" in lines
+
+
+def test_damaged_libraries(checksums):
+    folder = checksums(damaged=["tf2_2.so"], missing=["kernels.so"])
+    found = examination.examine(self_test=False)
+    (problem,) = found.problems
+    assert problem.wrong == f"{folder}/tf2_2.so is damaged, {folder}/kernels.so is missing"
+    assert problem.mend == ["Install lowbit anew, from its wheel or its source."]
+    assert found.checksums == (1, 3)
+
+
+def test_no_checksums(monkeypatch, tmp_path):
+    monkeypatch.setattr(_loader, "CHECKSUMS", tmp_path / "SHA256SUMS")
+    monkeypatch.setattr(examination, "_probe", lambda _: {"stage": None, "self_test": {}})
+    found = examination.examine(self_test=False)
+    assert (found.problems, found.checksums) == ([], None)
+    assert "  checksums    none" in [line.text for line in report.facts(found)]
+
+
+# --- which Keras, and which TensorFlow ------------------------------------------------------------
+
+
+def test_keras_of_another_backend_is_worth_a_word(command):
+    pytest.importorskip("jax")
+    result = command("info", KERAS_BACKEND="jax")
+    assert (
+        "lowbit's layers and models need Keras on TensorFlow, got the backend jax" in result.stdout
+    )
+
+
+def test_keras_that_does_not_import_is_worth_a_word(command):
+    result = command("info", KERAS_BACKEND="nothing")
+    assert result.returncode == 0
+    line = next(line for line in result.stdout.splitlines() if "layers and models" in line)
+    assert line.startswith(
+        "               lowbit's layers and models need Keras, whose import fails: "
+    )
+
+
+@pytest.mark.parametrize("installed", ["keras", "keras-nightly"])
+def test_version_of_a_keras_that_was_not_imported(monkeypatch, installed):
+    monkeypatch.setattr(examination, "_probe", lambda _: {"stage": None, "self_test": {}})
+    versions = {installed: "3.16.0"}
+    monkeypatch.setattr(examination, "_installed", versions.get)
+    assert examination.examine(self_test=False).keras == "3.16.0"
+
+
+@pytest.mark.parametrize(
+    ("installed", "machine", "name"),
+    [
+        (["tensorflow"], "x86_64", "tensorflow"),
+        (["tensorflow-cpu"], "x86_64", "tensorflow-cpu"),
+        (["tensorflow-cpu", "tensorflow"], "x86_64", "tensorflow"),
+        ([], "x86_64", "tensorflow-cpu"),
+        ([], "aarch64", "tensorflow"),
+    ],
+)
+def test_tensorflow_that_hints_name(monkeypatch, installed, machine, name):
+    """The one that is installed: pip would install another over it. There is no -cpu one on ARM."""
+
+    def version(package):
+        if package in installed:
+            return "2.15.1"
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert _loader.tensorflow_package() == (name, "2.15.1" if installed else None)
+    monkeypatch.setattr(_loader, "minors", lambda: ["2.20", "2.98"])
+    old = types.SimpleNamespace(__version__="2.15.1")
+    monkeypatch.setitem(sys.modules, "tensorflow", old)
+    _loader._tensorflow.cache_clear()
+    try:
+        with pytest.raises(ImportError) as error:
+            _loader._tensorflow()
+        over = "tensorflow" in installed
+        command = 'install "tensorflow==2.98.*"' if over else 'install --upgrade "lowbit[cpu]"'
+        assert f"Upgrade it:\n    pip {command}\n" in str(error.value)
+        monkeypatch.setattr(_loader, "_tensorflow", lambda: old)
+        assert f'    pip install "{name}==2.98.*"\n' in str(_loader._misfit("there is none"))
+    finally:
+        monkeypatch.undo()
+        _loader._tensorflow.cache_clear()
+        _loader._tensorflow()
+
+
 # --- ops that fail --------------------------------------------------------------------------------
 
 
@@ -528,12 +743,47 @@ def test_help(capsys, name):
         assert "Exit status: 0 if all is well, 1 if there is something to mend." in text
 
 
-@pytest.mark.parametrize("arguments", [[], ["cure"], ["doctor", "--jso"], ["info", "now"]])
+@pytest.mark.parametrize("arguments", [["--quick"], ["cure"], ["doctor", "--jso"], ["info", "now"]])
 def test_usage_errors(capsys, arguments):
     with pytest.raises(SystemExit) as exit:
         __main__.main(arguments)
     assert exit.value.code == 2
     assert "python -m lowbit: error: " in capsys.readouterr().err
+
+
+def test_without_arguments_there_is_the_help(capsys):
+    assert __main__.main([]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m lowbit [-h] [--version] COMMAND ...")
+    for name, module in __main__._COMMANDS.items():
+        assert re.search(rf"^    {name} +{module.SUMMARY[:30]}", text, re.MULTILINE)
+
+
+SCRIPT = """#!/usr/bin/env python
+import sys
+from lowbit.__main__ import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("name", ["lowbit", "other"])
+def test_console_script(command, tmp_path, name):
+    """Works where `import lowbit` does not, as `python -m lowbit` does; another script may not."""
+    (tmp_path / name).write_text(SCRIPT)
+    result = command("doctor", "--json", start=(str(tmp_path / name),), tensorflow=MISSING)
+    assert result.returncode == 1
+    if name == "lowbit":
+        assert json.loads(result.stdout)["problems"][0]["wrong"].startswith("lowbit needs Tensor")
+        shown = command("--help", start=(str(tmp_path / name),)).stdout
+        assert shown.startswith("usage: lowbit [-h]")
+    else:
+        assert result.stderr.endswith("More about it: python -m lowbit doctor\n")
+
+
+def test_console_script_is_installed():
+    pyproject = (PACKAGE.parents[1] / "pyproject.toml").read_text()
+    assert '[project.scripts]\nlowbit = "lowbit.__main__:main"' in pyproject
 
 
 def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys):

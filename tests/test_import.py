@@ -86,7 +86,7 @@ def test_library_for_other_minors(loader, package):
 def test_no_library_at_all(loader):
     lines = load_error(loader).splitlines()
     assert lines[1] == "It was built for TensorFlow (none)."
-    assert lines[2] == "Build lowbit anew, in a copy of its source:"
+    assert lines[2] == "Build lowbit anew, in a copy of its source, the folder with its setup.py:"
     assert lines[-2:] == [REBUILD, DOCTOR]
 
 
@@ -232,6 +232,48 @@ def test_set_simd_level():
         assert _loader.isa() == "baseline"
     finally:
         _loader.set_isa(active)
+
+
+def test_a_wrong_simd_level_switches_none(monkeypatch):
+    """Not even on the way to its message, and so it undoes no other thread's choice."""
+    asked = []
+
+    class Library:
+        def lowbit_set_isa(self, name):
+            asked.append(name)
+            return 0
+
+    monkeypatch.setattr(_loader, "_load", lambda: (None, Library()))
+    with pytest.raises(
+        ValueError, match=r"must be one of the SIMD levels of this CPU .*, got 'mmx'"
+    ):
+        _loader.set_isa("mmx")
+    assert asked == [b"mmx"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_library_that_is_no_file(monkeypatch, tmp_path, loader, kind):
+    """Is an error at once; to open a FIFO would wait for ever."""
+    path = tmp_path / "library.so"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = pathlib.Path("/dev/zero")
+    monkeypatch.setenv("LOWBIT_LIBRARY", str(path))
+    message = load_error(loader)
+    assert f"{path} is no regular file\nLOWBIT_LIBRARY names that one" in message
+
+
+def test_xla_library_that_is_no_file(package):
+    for library in LIBRARY.parent.glob("*.so"):
+        shutil.copy(library, package / "_ops")
+    path = package / "_ops" / f"{LIBRARY.stem}_xla.so"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    result = run("from lowbit import _loader; print(_loader.xla_problem())", package.parent)
+    assert result.stdout == f"{path} is no regular file\n"
 
 
 @pytest.mark.parametrize("first", ["load", "import"])

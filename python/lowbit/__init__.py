@@ -7,6 +7,7 @@ Keras model does.
 """
 
 import importlib as _importlib
+import os as _os
 import re as _re
 import sys as _sys
 import typing as _typing
@@ -21,9 +22,16 @@ def _starts_command_line() -> bool:
     The command line has to run, and help, where the rest of the package cannot be imported. So it
     imports the rest itself when a command needs it. Until Python has found the module that it is
     to run, `sys.argv[0]` is "-m"; `sys.orig_argv` has the module's name before its arguments. The
-    import by another module, such as `python -m pytest`, is none of this.
+    import by another module, such as `python -m pytest`, is none of this. The script `lowbit` that
+    pip makes is known by what it imports.
     """
     arguments = getattr(_sys, "argv", [])
+    if _os.path.basename(arguments[0] if arguments else "") == "lowbit":
+        try:
+            with open(arguments[0], "rb") as script:
+                return b"lowbit.__main__" in script.read(4096)
+        except OSError:
+            return False
     name = _sys.orig_argv[-len(arguments) :][:1]
     return arguments[:1] == ["-m"] and bool(name and _re.fullmatch(r"(-\w*m)?lowbit", name[0]))
 

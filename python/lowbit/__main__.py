@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `python -m lowbit <command>`."""
+"""The command line: `lowbit <command>`, or `python -m lowbit <command>`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from lowbit._version import __version__
 from lowbit.doctor import info
 
 # A command is a module with SUMMARY, DESCRIPTION, add_arguments(parser) and run(arguments), and
-# NEEDS_TENSORFLOW where it needs the package in full.
+# NEEDS_TENSORFLOW where it needs the package in full: then it may set up TensorFlow by ENVIRONMENT.
 _COMMANDS = {
     "doctor": doctor,
     "info": info,
@@ -25,13 +26,15 @@ _COMMANDS = {
 
 
 def _parser() -> argparse.ArgumentParser:
+    script = os.path.basename(sys.argv[0]) if sys.argv else ""
+    prog = "lowbit" if script == "lowbit" else "python -m lowbit"
     parser = argparse.ArgumentParser(
-        prog="python -m lowbit",
+        prog=prog,
         description="Fused TensorFlow ops for low-bit quantization-aware training.",
-        epilog="`python -m lowbit COMMAND --help` says more about a command.",
+        epilog=f"`{prog} COMMAND --help` says more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"lowbit {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command in _COMMANDS.items():
         subparser = commands.add_parser(
             name,
@@ -49,11 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` (default: those of the process) name."""
     parser = _parser()
     parsed, others = parser.parse_known_args(arguments)
+    if not hasattr(parsed, "command"):
+        if others:
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+        parser.print_help()
+        return 0
     if parsed.command is _bench:
         parsed.others = others
     elif others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if getattr(parsed.command, "NEEDS_TENSORFLOW", False) and not hasattr(lowbit, "ops"):
+        for name, value in getattr(parsed.command, "ENVIRONMENT", {}).items():
+            os.environ.setdefault(name, value)
         try:
             importlib.reload(lowbit)  # what `python -m lowbit` left out
         except ImportError as error:

@@ -6,17 +6,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.metadata
 import os
 import pathlib
+import platform
 import re
 import struct
 import types
 from typing import Any
 
 _NEEDED = "lowbit needs TensorFlow 2.16 or newer"
-_OPS = pathlib.Path(__file__).resolve().parent / "_ops"
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+_OPS = _PACKAGE / "_ops"
+CHECKSUMS = _OPS / "SHA256SUMS"  # of the libraries beside it, as sha256sum writes them
 KERNELS = "liblowbit_kernels.so"  # beside the op libraries, which all need it
-_LEVELS = ("baseline", "sse4", "avx2", "avx512")
+# The library says of a level whether this CPU has it only by taking it.
+_LEVELS = "one of the SIMD levels of this CPU (baseline, sse4, avx2, avx512, where it has them)"
+TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
+IN_SOURCE = "in a copy of its source, the folder with its setup.py:"
 BUILD = (
     '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja "pybind11>=2.12"',
     "    pip install --no-build-isolation --force-reinstall --no-deps .",
@@ -36,7 +43,11 @@ def library_path() -> str:
         ImportError: No library was built for this minor version of TensorFlow.
     """
     path = candidate(_tensorflow().__version__)
-    if not os.environ.get("LOWBIT_LIBRARY") and not os.path.isfile(path):
+    if not os.environ.get("LOWBIT_LIBRARY") and not os.path.exists(path):
+        archive = next(folder for folder in (_PACKAGE, *_PACKAGE.parents) if folder.exists())
+        if archive.is_file():
+            wrong = f"lowbit is in an archive, {archive}, from which no library can be loaded"
+            raise _error(wrong, "Unpack it into a folder, and put that on the module path instead.")
         raise _misfit(f"there is no {path}")
     return path
 
@@ -93,9 +104,8 @@ def set_isa(name: str) -> None:
     Raises:
         ValueError: The level is unknown, or this CPU lacks it.
     """
-    library = _load()[1]
-    if not library.lowbit_set_isa(name.encode()):
-        raise ValueError(f"name must be {_levels(library)}, got {name!r}")
+    if not _load()[1].lowbit_set_isa(name.encode()):
+        raise ValueError(f"name must be {_LEVELS}, got {name!r}")
 
 
 def cuda_build() -> str | None:
@@ -113,8 +123,10 @@ def xla_problem() -> str | None:
     _load()  # first: a kernel of an op that TensorFlow does not know yet is lost
     tf = _tensorflow()
     path = xla_candidate(tf.__version__)
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         return f"lowbit was built without its XLA kernels: there is no {path}"
+    if not os.path.isfile(path):
+        return f"{path} is no regular file"
     if _is_truncated(path):
         return f"{path} is truncated"
     try:
@@ -141,8 +153,24 @@ def _tensorflow() -> Any:
         raise _error(wrong, "Install one:", '    pip install "lowbit[cpu]"')
     if _minor(version) < (2, 16):
         wrong = f"{_NEEDED}, got {version}"
-        raise _error(wrong, "Upgrade it:", '    pip install --upgrade "lowbit[cpu]"')
+        built, (name, installed) = minors(), tensorflow_package()
+        if built and installed and name == "tensorflow":  # tensorflow-cpu would overwrite it
+            upgrade = f'    pip install "tensorflow=={built[-1]}.*"'
+        else:
+            upgrade = '    pip install --upgrade "lowbit[cpu]"'
+        raise _error(wrong, "Upgrade it:", upgrade)
     return tf
+
+
+def tensorflow_package() -> tuple[str, str | None]:
+    """The name by which pip knows TensorFlow here, and the version that it has installed, if any.
+
+    Of no TensorFlow it is the smallest one that there is for this machine.
+    """
+    for name in TENSORFLOWS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return name, importlib.metadata.version(name)
+    return "tensorflow-cpu" if platform.machine() == "x86_64" else "tensorflow", None
 
 
 def _minor(version: str) -> tuple[int, int]:
@@ -155,6 +183,8 @@ def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
     tf = _tensorflow()
     path = library_path()
     for file in (path, os.path.join(os.path.dirname(path), KERNELS)):
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise _misfit(f"{file} is no regular file")  # a FIFO would be waited for
         if _is_truncated(file):
             raise _misfit(f"{file} is truncated")
     try:
@@ -166,7 +196,7 @@ def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
         raise _misfit(_message(error)) from None
     level = os.environ.get("LOWBIT_ISA")
     if level and not library.lowbit_set_isa(level.encode()):
-        wrong = f"LOWBIT_ISA must be {_levels(library)}, got {level!r}"
+        wrong = f"LOWBIT_ISA must be {_LEVELS}, got {level!r}"
         raise _error(wrong, "Let lowbit choose:", "    unset LOWBIT_ISA")
     return ops, library
 
@@ -174,14 +204,6 @@ def _load() -> tuple[types.ModuleType, ctypes.CDLL]:
 def _message(error: Exception) -> str:
     """Without what TensorFlow puts around it."""
     return getattr(error, "message", None) or str(error)
-
-
-def _levels(library: ctypes.CDLL) -> str:
-    """The levels of this CPU, for a message: the library knows them only by trying."""
-    active = library.lowbit_isa()
-    levels = [level for level in _LEVELS if library.lowbit_set_isa(level.encode())]
-    library.lowbit_set_isa(active)
-    return f"one of the SIMD levels of this CPU ({', '.join(levels)})"
 
 
 def _is_truncated(path: str) -> bool:
@@ -204,12 +226,12 @@ def _misfit(reason: str) -> ImportError:
     others = [minor for minor in built if _minor(minor) != _minor(version)]
     if others:
         lines += [
-            "Install such a TensorFlow (tensorflow-cpu or tensorflow):",
-            f'    pip install "tensorflow-cpu=={others[-1]}.*"',
-            "or build lowbit anew, in a copy of its source:",
+            "Install such a TensorFlow:",
+            f'    pip install "{tensorflow_package()[0]}=={others[-1]}.*"',
+            f"or build lowbit anew, {IN_SOURCE}",
         ]
     else:
-        lines += ["Build lowbit anew, in a copy of its source:"]
+        lines += [f"Build lowbit anew, {IN_SOURCE}"]
     return _error(wrong, *lines, *BUILD)
 
 

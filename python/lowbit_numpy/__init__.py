@@ -26,6 +26,7 @@ needs no function.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec as _find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,9 +37,16 @@ from lowbit_numpy import _arguments
 try:
     from lowbit_numpy import _kernels
 except ImportError as error:
+    if not os.path.isdir(os.path.dirname(__file__)):
+        raise ImportError(
+            f"lowbit_numpy is in an archive, from which no kernels can be loaded: {__file__}\n"
+            "Unpack it into a folder, and put that on the module path instead."
+        ) from None
+    # Without the file, Python suspects a circular import.
+    wrong = str(error) if _find_spec("lowbit_numpy._kernels") else "there is no module _kernels"
     raise ImportError(
-        f"lowbit_numpy has no kernels for this Python: {error}\n"
-        "Build lowbit anew with it, in a copy of its source:\n"
+        f"lowbit_numpy has no kernels for this Python: {wrong}\n"
+        "Build lowbit anew with it, in a copy of its source, the folder with its setup.py:\n"
         '    pip install "pybind11>=2.12"\n'
         "    pip install --force-reinstall --no-deps ."
     ) from None

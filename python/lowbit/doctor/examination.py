@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import importlib.util
 import json
+import marshal
 import os
 import platform
 import signal
@@ -20,9 +23,13 @@ from lowbit.doctor import gpus as nvidia
 from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
 
 _TIMEOUT = 600  # seconds; a GPU that compiles PTX for the first time may need many
-# In place of Python's own search for modules: that of this process, whatever has set it.
-_PROBE = "import runpy, sys; sys.path[:] = {path!r}; runpy.run_path({probe!r}, run_name='__main__')"
-_TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
+# In place of Python's own search for modules: that of this process, whatever has set it. The code
+# comes by the standard input, since there is no file of it where the package is in an archive.
+_PROBE = """
+import marshal, sys
+sys.path[:] = {path!r}
+exec(marshal.load(sys.stdin.buffer), {{"__name__": "__main__"}})
+"""
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,12 @@ class Findings:
 
     Attributes:
         lowbit: The versions of lowbit, Python and others.
+        keras_problem: What keeps that Keras from working with lowbit's layers.
         package: The folder of lowbit.
         library: The path of the op library that was chosen, loadable or not.
         reason: Why this one.
+        checksums: How many of the libraries have the checksum that the build gave them, and of how
+            many it gave one.
         minors: The minor versions of TensorFlow that there is an op library for.
         simd: The SIMD level.
         threads: How many TensorFlow runs an op on.
@@ -65,10 +75,12 @@ class Findings:
     python: str = platform.python_version()
     tensorflow: str | None = None
     keras: str | None = None
+    keras_problem: str | None = None
     numpy: str | None = None
     package: str = str(Path(_loader.__file__).parent)
     library: str | None = None
     reason: str | None = None
+    checksums: tuple[int, int] | None = None
     minors: list[str] = field(default_factory=_loader.minors)
     simd: str | None = None
     threads: int | None = None
@@ -95,7 +107,8 @@ def examine(self_test: bool) -> Findings:
     told = _probe(self_test)
     found = Findings(
         tensorflow=told.get("tensorflow"),
-        keras=_installed("keras"),
+        keras=told.get("keras") or _installed("keras") or _installed("keras-nightly"),
+        keras_problem=told.get("keras_problem"),
         numpy=_installed("numpy"),
         simd=told.get("simd"),
         threads=told.get("threads"),
@@ -113,6 +126,7 @@ def examine(self_test: bool) -> Findings:
         covered = found.cuda.covers(capability) if found.cuda and capability else None
         found.tensorflow_gpus.append(Gpu(gpu["name"], capability, covered))
     found.problems = [
+        *_damages(found),
         *_import_problems(told),
         *_xla_problems(found),
         *gpu_problems(found),
@@ -130,25 +144,49 @@ def _choose_library(found: Findings, tensorflow: str) -> None:
         found.library, found.reason = path, f"it is for TensorFlow {minor}"
 
 
+def _damages(found: Findings) -> list[Problem]:
+    """Compares the libraries with their checksums, which the import does not: it takes too long."""
+    try:
+        lines = _loader.CHECKSUMS.read_text().splitlines()
+    except OSError:
+        return []
+    damaged = []
+    for line in lines:
+        expected, _, name = line.partition(" ")
+        path = _loader.CHECKSUMS.parent / name.lstrip(" *")
+        try:
+            actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            actual = None
+        if actual != expected:
+            damaged.append(f"{path} is {'damaged' if actual else 'missing'}")
+    found.checksums = len(lines) - len(damaged), len(lines)
+    anew = ["Install lowbit anew, from its wheel or its source."]
+    return [Problem(", ".join(damaged), anew)] if damaged else []
+
+
 def _probe(self_test: bool) -> dict[str, Any]:
     """What the probe said, with how it ended: `stage` is None if it came to its end."""
-    probe = str(Path(__file__).with_name("probe.py"))
-    code = _PROBE.format(path=sys.path, probe=probe)
+    name = "lowbit.doctor.probe"
+    loader: Any = importlib.util.find_spec(name).loader  # type: ignore[union-attr]
+    probe = marshal.dumps(loader.get_code(name))
+    code = _PROBE.format(path=sys.path)
     command = [sys.executable, "-c", code, *(["self-test"] if self_test else [])]
     # Of TensorFlow's messages, only those about its end.
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
     told: dict[str, Any] = {"stage": "starting Python", "self_test": {}}
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe
     ) as process:
         try:
-            output, errors = process.communicate(timeout=_TIMEOUT)
-            told["ended"] = _ending(process.returncode, errors)
+            output, errors = process.communicate(probe, timeout=_TIMEOUT)
+            told["ended"] = _ending(process.returncode, errors.decode(errors="replace"))
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
             told["ended"] = f"was not done after {_TIMEOUT} s"
-    for line in output.splitlines():
+    for line in output.decode(errors="replace").splitlines():
         if not line.startswith("{"):
             continue  # printed by something that Python runs at its start
         findings = json.loads(line)
@@ -181,9 +219,7 @@ def _import_problems(told: dict[str, Any]) -> list[Problem]:
     if "lowbit_error" in told:
         wrong, *mend = told["lowbit_error"].splitlines()
         mend = [line for line in mend if line != _loader.HINT]
-        return [
-            Problem(wrong, mend or ["Install lowbit anew, in a copy of its source:", *_build()])
-        ]
+        return [Problem(wrong, mend or [f"Install lowbit anew, {_loader.IN_SOURCE}", *_build()])]
     if told["stage"] is None:
         return []
     wrong = f"Python {told['ended']} while {told['stage']}"
@@ -216,7 +252,7 @@ def gpu_problems(found: Findings) -> list[Problem]:
         names = ", ".join(sorted({f"{gpu.name} ({gpu.capability})" for gpu in uncovered}))
         numbers = ";".join(sorted({str(gpu.capability).replace(".", "") for gpu in uncovered}))
         built = f"it was built for {' '.join(cuda.architectures)}" if cuda else "it has none"
-        how = "Build lowbit for it with CUDA 12.0 or newer, in a copy of its source:"
+        how = f"Build lowbit for it with CUDA 12.0 or newer, {_loader.IN_SOURCE}"
         options = f'CMAKE_ARGS="-DLOWBIT_CUDA=ON -DLOWBIT_CUDA_ARCHITECTURES={numbers}" '
         problems.append(
             Problem(f"the op library has no kernels for {names}: {built}", [how, *_build(options)])
@@ -242,8 +278,7 @@ def _op_problems(found: Findings) -> list[Problem]:
 
 
 def _reinstall() -> list[str]:
-    names = {name: version for name in _TENSORFLOWS if (version := _installed(name))}
-    name, version = next(iter(names.items()), ("tensorflow-cpu", None))
+    name, version = _loader.tensorflow_package()
     requirement = f"{name}=={version}" if version else name
     return ["Install TensorFlow anew:", f"    pip install --force-reinstall {requirement}"]
 
@@ -251,14 +286,14 @@ def _reinstall() -> list[str]:
 def _older_cuda(major: str) -> list[str]:
     if int(major) < 12:
         return ["Update the driver."]
-    mend = f"Update the driver, or build lowbit with CUDA {major}, in a copy of its source:"
+    mend = f"Update the driver, or build lowbit with CUDA {major}, {_loader.IN_SOURCE}"
     return [mend, *_build(f"CUDA_HOME=/usr/local/cuda-{major} ")]
 
 
 def _other_library() -> list[str]:
     if os.environ.get("LOWBIT_LIBRARY"):
         return ["LOWBIT_LIBRARY names the library; take lowbit's own:", "    unset LOWBIT_LIBRARY"]
-    return ["Build lowbit anew, in a copy of its source:", *_build()]
+    return [f"Build lowbit anew, {_loader.IN_SOURCE}", *_build()]
 
 
 def _build(environment: str = "") -> list[str]:

@@ -45,7 +45,7 @@ def main() -> None:
     report(stage="loading the op library")
     try:
         import lowbit
-        from lowbit import _loader
+        from lowbit import _keras, _loader
     except Exception as error:
         prefix = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         report(lowbit_error=f"{prefix}{error}")
@@ -59,6 +59,13 @@ def main() -> None:
         xla=None if xla_problem else _loader.xla_candidate(tf.__version__),
         xla_problem=xla_problem,
     )
+    report(stage="importing keras")
+    try:
+        import keras
+
+        report(keras=keras.__version__, keras_problem=_keras.problem(keras))
+    except Exception as error:
+        report(keras_problem=f"need Keras, whose import fails: {type(error).__name__}: {error}")
     report(stage="looking for GPUs")
     devices = ["CPU:0", *_gpus(tf, report)]
     if "self-test" in sys.argv:

@@ -61,11 +61,15 @@ def _facts(found: Findings) -> Iterator[tuple[str, str]]:
     yield "Python", found.python
     yield "TensorFlow", found.tensorflow or "not found"
     yield "Keras", found.keras or "not found"
+    if found.keras_problem:
+        yield "", f"lowbit's layers and models {found.keras_problem.splitlines()[0]}"
     yield "NumPy", found.numpy or "not found"
     yield "op library", found.library or f"none for TensorFlow {found.tensorflow or '(not found)'}"
     if found.reason:
         yield "", f"chosen because {found.reason}"
     yield "built for", f"TensorFlow {', '.join(found.minors) or '(none)'}"
+    right, known = found.checksums or (0, 0)
+    yield "checksums", f"{right} of {known} libraries as built" if known else "none"
     if found.simd is not None:
         forced = " (LOWBIT_ISA)" if os.environ.get("LOWBIT_ISA") else ""
         yield "SIMD level", f"{found.simd}{forced}"
