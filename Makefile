@@ -145,3 +145,8 @@ $(TESTS): $(ENVIRONMENT)
 $(LINTERS): $(ENVIRONMENT)
 	$(INSTALL) --editable '.[demo,dev]'
 	@touch $@
+
+.PHONY: fuzz
+fuzz: build  ## Look for crashes and wrong results by random calls (FUZZ_ARGS=)
+	@PATH=$(SEARCH) cmake --build $(BUILD) --target lowbit_fuzz lowbit_fuzz_address lowbit_fuzz_thread
+	$(BIN)/python tests/fuzz $(FUZZ_ARGS)

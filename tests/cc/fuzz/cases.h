@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// The calls that are tried. Their layouts come from the cases that core/plan.h tells apart, and
+// their values from those that formulas do.
+#ifndef LOWBIT_TESTS_FUZZ_CASES_H_
+#define LOWBIT_TESTS_FUZZ_CASES_H_
+
+#include <string>
+
+#include "kernels.h"
+#include "numbers.h"
+#include "random.h"
+
+namespace lowbit::fuzz {
+
+constexpr const char* kKernelNames[] = {"linear", "linear_grad", "binary",
+                                        "ttq",    "ttq_grad",    "twn"};
+constexpr const char* kDtypeNames[] = {"float16", "bfloat16", "float32", "float64"};
+constexpr int kKernels = 6;
+constexpr int kInputs[kKernels] = {1, 2, 1, 3, 4, 1};   // of each kernel
+constexpr int kTensors[kKernels] = {1, 2, 1, 1, 2, 1};  // of these, the first ones; then scales
+constexpr int kOutputs[kKernels] = {1, 1, 1, 1, 3, 1};  // a tensor, then scalars
+
+// A kernel whose name is missing here would never be tried.
+#define LOWBIT_KERNEL(Recipe) +1
+constexpr int kRecipes =
+#include "core/kernels.inc"
+    ;
+static_assert(kRecipes == 4 * kKernels);
+
+struct Case {
+  int kernel;
+  int dtype;
+  Layout layout;
+  int bit;
+  bool paper;
+  double hyper;
+  Bytes input[4];
+
+  int64_t elements(int input) const { return input < kTensors[kernel] ? layout.size() : 1; }
+  int64_t bytes(int input) const { return elements(input) * kItemSize[dtype]; }
+};
+
+// One of `threaded` has more elements than a kernel leaves to one thread.
+Case RandomCase(Random& random, int64_t threaded);
+
+std::string Describe(const Case& c);
+
+}  // namespace lowbit::fuzz
+
+#endif  // LOWBIT_TESTS_FUZZ_CASES_H_

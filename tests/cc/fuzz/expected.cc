@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "expected.h"
+
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+#include "numbers.h"
+
+namespace lowbit::fuzz {
+namespace {
+
+// Sums beyond it may overflow in one order of additions and not in another.
+constexpr long double kLargestSum = 1e308L;
+
+class Check {
+ public:
+  explicit Check(const Call& call)
+      : call_(call), size_(call.outer * call.channels * call.inner), dtype_(call.dtype) {}
+
+  std::string Result() {
+    if (size_ == 0) {
+      CheckEmpty();
+      return message_;
+    }
+    switch (call_.kernel) {
+      case kLinear:
+        Linear();
+        break;
+      case kLinearGrad:
+        LinearGrad();
+        break;
+      case kBinary:
+        ForChannels([this](int64_t c) { Binary(c); });
+        break;
+      case kTtq:
+        Ttq();
+        break;
+      case kTtqGrad:
+        TtqGrad();
+        break;
+      case kTwn:
+        ForChannels([this](int64_t c) { Twn(c); });
+        break;
+    }
+    return message_;
+  }
+
+ private:
+  double In(int input, int64_t i) const { return Get(dtype_, call_.input[input], i); }
+  double Out(int output, int64_t i) const { return Get(dtype_, call_.output[output], i); }
+  double C(double value) const { return Computed(dtype_, value); }
+  double T(double value) const { return RoundTo(dtype_, value); }
+
+  // The first one is told.
+  template <class... Parts>
+  void Fail(const Parts&... parts) {
+    if (!message_.empty()) return;
+    std::ostringstream text;
+    text.precision(17);
+    (text << ... << parts);
+    message_ = text.str();
+  }
+
+  void Exact(int output, int64_t i, double expected) {
+    const double right = T(expected);
+    const double got = Out(output, i);
+    if (!Same(got, right)) {
+      Fail("element ", i, " of output ", output, " must be ", right, ", got ", got);
+    }
+  }
+
+  void CheckEmpty() {
+    if (call_.kernel != kTtqGrad) return;
+    for (int output : {1, 2}) {
+      if (Out(output, 0) != 0) Fail("output ", output, " must be 0, got ", Out(output, 0));
+    }
+  }
+
+  template <class Body>
+  void ForChannels(const Body& body) {
+    for (int64_t c = 0; c < call_.channels; ++c) body(c);
+  }
+
+  template <class Body>
+  void ForChannel(int64_t channel, const Body& body) const {
+    for (int64_t o = 0; o < call_.outer; ++o) {
+      const int64_t begin = (o * call_.channels + channel) * call_.inner;
+      for (int64_t i = begin; i < begin + call_.inner; ++i) body(i);
+    }
+  }
+
+  void Linear() {
+    const double max = C(call_.hyper);
+    const double n = std::ldexp(1.0, call_.bit) - 1;
+    const double per_unit = C(n / max);
+    const double step = C(max / n);
+    for (int64_t i = 0; i < size_; ++i) {
+      const double x = In(0, i);
+      const double clipped = x > max ? max : x > 0 ? x : 0;
+      const double level = std::round(C(clipped * per_unit));
+      double y = level >= C(n) || clipped == max ? max : C(level * step);
+      if (call_.bit == 32) y = clipped;
+      Exact(0, i, std::isnan(x) ? x : y);
+    }
+  }
+
+  void LinearGrad() {
+    const double max = C(call_.hyper);
+    for (int64_t i = 0; i < size_; ++i) {
+      const double x = In(1, i);
+      Exact(0, i, std::isnan(x) ? x : x > 0 && x < max ? In(0, i) : 0);
+    }
+  }
+
+  void Binary(int64_t channel) {
+    long double sum = 0;
+    ForChannel(channel, [&](int64_t i) { sum += std::fabs(In(0, i)); });
+    if (std::isfinite(sum) && sum > kLargestSum) return;
+    const auto mean = static_cast<double>(sum / (call_.outer * call_.inner));
+    CheckScale(channel, T(C(mean)), [&](int64_t i) { return In(0, i) < 0 ? -1 : 1; });
+  }
+
+  // Every element must be the scale times its sign, and all have one scale.
+  template <class Sign>
+  void CheckScale(int64_t channel, double scale, const Sign& sign) {
+    double common = std::numeric_limits<double>::quiet_NaN();
+    ForChannel(channel, [&](int64_t i) {
+      const double got = Out(0, i);
+      const int s = sign(i);
+      const bool first = std::isnan(common);
+      if (s != 0 && first) common = std::fabs(got);
+      const bool right =
+          s == 0 ? Same(got, 0)
+                 : Near(dtype_, got, s * scale) && (first || Same(got, std::copysign(common, s)));
+      if (!right) {
+        Fail("element ", i, " must be ", s, " times ", scale, ", got ", got,
+             "; the first of its channel is ", common);
+      }
+    });
+  }
+
+  // NaN if a weight is.
+  double LargestMagnitude(int input) const {
+    double largest = 0;
+    for (int64_t i = 0; i < size_; ++i) {
+      const double w = std::fabs(In(input, i));
+      if (std::isnan(w) || w > largest) largest = w;
+      if (std::isnan(largest)) break;
+    }
+    return largest;
+  }
+
+  // Nothing exceeds 0 times infinity.
+  double Threshold(double statistic) const {
+    const double t = call_.hyper * statistic;
+    return C(std::isnan(t) ? statistic : t);
+  }
+
+  void Ttq() {
+    const double t = Threshold(LargestMagnitude(0));
+    for (int64_t i = 0; i < size_; ++i) {
+      const double w = In(0, i);
+      const double ternary = std::fabs(w) <= t ? 0 : w > 0 ? In(1, 0) : -In(2, 0);
+      Exact(0, i, std::isnan(t) ? t : ternary);
+    }
+  }
+
+  void TtqGrad() {
+    const double t = Threshold(LargestMagnitude(1));
+    long double sums[2] = {0, 0};
+    long double magnitudes[2] = {0, 0};
+    for (int64_t i = 0; i < size_; ++i) {
+      const double dy = In(0, i);
+      const double w = In(1, i);
+      const int region = std::fabs(w) <= t ? 0 : w > 0 ? 1 : 2;
+      if (region > 0) {
+        sums[region - 1] += dy;
+        magnitudes[region - 1] += std::fabs(dy);
+      }
+      const double dw = region == 0 ? dy : C(dy * In(1 + region, 0));
+      Exact(0, i, std::isnan(t) ? t : dw);
+    }
+    if (!call_.paper) sums[1] = -sums[1];
+    for (int k : {0, 1}) CheckSum(1 + k, std::isnan(t) ? t : sums[k], magnitudes[k]);
+  }
+
+  void CheckSum(int output, long double sum, long double magnitudes) {
+    if (std::isfinite(magnitudes) && magnitudes > kLargestSum) return;
+    const double right = T(C(static_cast<double>(sum)));
+    const double got = Out(output, 0);
+    const double relative = dtype_ == kDouble ? 1e-14 : 0x1p-46;
+    if (!Near(dtype_, got, right, static_cast<double>(magnitudes * relative))) {
+      Fail("output ", output, " must be ", right, ", got ", got);
+    }
+  }
+
+  // An element within a few ulp of the threshold may be on either side: the scale must be the mean
+  // of those that are not zero.
+  void Twn(int64_t channel) {
+    long double sum = 0;
+    ForChannel(channel, [&](int64_t i) { sum += std::fabs(In(0, i)); });
+    if (std::isfinite(sum) && sum > kLargestSum) return;
+    const double t = Threshold(static_cast<double>(sum / (call_.outer * call_.inner)));
+    if (std::isnan(t)) {
+      ForChannel(channel, [&](int64_t i) { Exact(0, i, t); });
+      return;
+    }
+    double margin = dtype_ == kDouble ? t * 1e-13 : t * 0x1p-22 + 0x1p-148;
+    if (std::isinf(t)) margin = 0;
+    const auto is_kept = [&](int64_t i) {
+      const double w = std::fabs(In(0, i));
+      return std::fabs(w - t) <= margin ? Out(0, i) != 0 : w > t;
+    };
+    long double kept = 0;
+    int64_t count = 0;
+    ForChannel(channel, [&](int64_t i) {
+      if (is_kept(i)) kept += std::fabs(In(0, i)), ++count;
+    });
+    const double scale = count > 0 ? T(C(static_cast<double>(kept / count))) : 0;
+    CheckScale(channel, scale, [&](int64_t i) { return !is_kept(i) ? 0 : In(0, i) < 0 ? -1 : 1; });
+  }
+
+  const Call& call_;
+  const int64_t size_;
+  const int dtype_;
+  std::string message_;
+};
+
+}  // namespace
+
+std::string Wrong(const Call& call) { return Check(call).Result(); }
+
+}  // namespace lowbit::fuzz

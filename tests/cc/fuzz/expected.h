@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a kernel must give, in doubles, by the formulas of docs/numerics.md.
+#ifndef LOWBIT_TESTS_FUZZ_EXPECTED_H_
+#define LOWBIT_TESTS_FUZZ_EXPECTED_H_
+
+#include <string>
+
+#include "kernels.h"
+
+namespace lowbit::fuzz {
+
+// What is wrong with the outputs of a call, whose arrays hold its inputs and outputs; "" if
+// nothing is.
+std::string Wrong(const Call& call);
+
+}  // namespace lowbit::fuzz
+
+#endif  // LOWBIT_TESTS_FUZZ_EXPECTED_H_
