@@ -40,7 +40,7 @@ PROGRAMS = HERE.parent.parent / "build"
 KERNELS = {  # the program and its options; sanitizers take more stack
     "kernels": ["lowbit_fuzz", "--stack", "64"],
     "kernels-address": ["lowbit_fuzz_address", "--stack", "2048"],
-    "kernels-thread": ["lowbit_fuzz_thread", "--stack", "2048", "--threaded", "6"],
+    "kernels-thread": ["lowbit_fuzz_thread", "--stack", "2048", "--threaded", "16"],
 }
 PARTS = [
     *KERNELS,

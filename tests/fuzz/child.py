@@ -17,9 +17,8 @@ import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-sys.path[:0] = [
-    str(pathlib.Path(__file__).resolve().parents[i] / n) for i, n in ((2, "python"), (1, ""))
-]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
 
 import numpy as np
 from cases import Case, Clock, Fault, report

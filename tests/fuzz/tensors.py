@@ -226,7 +226,7 @@ def _traced_wrong(case):
 def session(case):
     call = quantizers.random_call(case, wrong_one_in=1 << 30)
     wrong = case.one_in(8) and WRONG_AT_RUN_TIME.keys() & call.parameters.keys()
-    feed = {k: np.asarray(v) for k, v in _inputs(_all(call)).items()}
+    feed = {k: np.asarray(v.numpy()) for k, v in _inputs(_all(call)).items()}
     if wrong:
         name = case.pick(sorted(wrong))
         feed[name] = np.array(case.pick(WRONG_AT_RUN_TIME[name]), feed[name].dtype)
