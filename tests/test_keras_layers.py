@@ -496,9 +496,9 @@ def test_refused_arguments(make, message):
         make()
 
 
-@pytest.mark.parametrize("axis", [4, -5, 10**30, -(10**30)])
-def test_an_axis_that_the_kernel_has_not(axis, tmp_path):
-    """Also in a file, before the op sees it."""
+@pytest.mark.parametrize("axis", [4, -5, 2**31 - 1])
+def test_an_axis_that_the_kernel_has_not(axis):
+    """Before the op sees it."""
     config = {"class_name": "binary_channel", "config": {"axis": axis}}
     message = r"kernel_quantizer must have an axis in \[-4, 4\) for a kernel of rank 4, got"
     with pytest.raises(ValueError, match=message):
@@ -515,6 +515,7 @@ HOSTILE = [
     {"class_name": "twn", "config": 3},
     {"class_name": "twn", "config": {"threshold": "x"}},
     {"class_name": "twn", "config": {"threshold": -1}},
+    {"class_name": "twn", "config": {"axis": 10**30, "per_channel": True}},
     {"class_name": "twn", "config": {"nothing": 1}},
     {"class_name": "twn", "config": {"dtype": "string"}},
     {"class_name": "linear", "config": {"bit": 10**30}},
