@@ -699,7 +699,7 @@ def _runtime(name):
         (
             "address",
             ["asan", "ubsan"],
-            "(every_path or in_place or test_channels or huge or more_tasks)"
+            "(every_path or in_place or test_channels or of_nothing or more_tasks)"
             " and (sm_90 or passes) and not bfloat16",
         ),
         # Missing barriers.

@@ -178,6 +178,7 @@ template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
   Outputs outputs;
   recipe.Run(outputs, static_cast<typename Recipe::Stats*>(nullptr));
+  // Before anything is counted: an empty tensor may have more channels than memory has bytes.
   if (recipe.layout.empty() && !outputs.more) return cudaSuccess;
   if (!recipe.layout.countable()) return cudaErrorInvalidValue;
   const Plan plan(recipe.layout, kMaxWidth);

@@ -13,7 +13,8 @@ namespace lowbit::emulator {
 namespace {
 
 // From the table of technical specifications in the CUDA C++ Programming Guide.
-EmulatedDevice Make(int major, int minor, int threads, int blocks, size_t shared_kb, size_t l2_mb) {
+constexpr EmulatedDevice Make(int major, int minor, int threads, int blocks, size_t shared_kb,
+                              size_t l2_mb) {
   EmulatedDevice device;
   device.major = major;
   device.minor = minor;
@@ -32,7 +33,7 @@ struct Named {
   const char* name;
   EmulatedDevice device;
 };
-const Named kDevices[] = {
+constexpr Named kDevices[] = {
     {"sm_75", Make(7, 5, 1024, 16, 64, 4)},     {"sm_80", Make(8, 0, 2048, 32, 164, 40)},
     {"sm_86", Make(8, 6, 1536, 16, 100, 6)},    {"sm_89", Make(8, 9, 1536, 24, 100, 72)},
     {"sm_90", Make(9, 0, 2048, 32, 228, 50)},   {"sm_100", Make(10, 0, 2048, 32, 228, 126)},
