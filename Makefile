@@ -34,7 +34,7 @@ help:  ## List the targets
 	@echo 'Variables: PYTHON=$(PYTHON) TF=$(TF) VENV=$(VENV) DEMO_ARGS= PYTEST_ARGS= BENCH_ARGS= GPU_ARGS='
 
 demo: start  ## Train small networks with each quantizer
-	@$(CONFIGURE) -DLOWBIT_TF=ON >/dev/null
+	@$(CONFIGURE) $(FOR_PYTHON) -DLOWBIT_TF=ON >/dev/null
 	@$(COMPILE) --target lowbit_ops
 	$(BIN)/python -m lowbit demo $(DEMO_ARGS)
 
@@ -54,7 +54,7 @@ space := $(empty) $(empty)
 test-pythons: build  ## Run some tests on the oldest and the newest other Python there is
 	@$(foreach python,$(PYTHONS),$(MAKE) --no-print-directory environment PYTHON=$(python) \
 	  VENV=$(VENV)-$(notdir $(python)) &&) true
-	@$(CONFIGURE) '-DLOWBIT_NUMPY_PYTHON=$(subst $(space),$(semicolon),$(foreach environment,\
+	@$(CONFIGURE) $(FOR_PYTHON) '-DLOWBIT_NUMPY_PYTHON=$(subst $(space),$(semicolon),$(foreach environment,\
 	  $(VENV) $(OTHERS),$(abspath $(environment))/bin/python))' >/dev/null
 	@$(COMPILE) --target lowbit_numpy
 	@$(foreach environment,$(OTHERS),$(environment)/bin/python -m pytest $(PYTEST_ARGS) \
@@ -78,7 +78,7 @@ format: $(LINTERS)  ## Format all sources
 environment: $(TESTS)
 
 build: start  ## Compile what changed
-	@$(CONFIGURE) -DLOWBIT_TF=ON -DLOWBIT_QUICK=OFF -DLOWBIT_BUILD_TESTS=ON \
+	@$(CONFIGURE) $(FOR_PYTHON) -DLOWBIT_TF=ON -DLOWBIT_QUICK=OFF -DLOWBIT_BUILD_TESTS=ON \
 	  '-DLOWBIT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)' >/dev/null
 	@$(COMPILE)
 
@@ -87,8 +87,8 @@ build: start  ## Compile what changed
 # so it stays.
 # Ninja would take make's jobs for its own, and does not get them.
 COMPILE = PATH=$(SEARCH) MAKEFLAGS= cmake --build $(BUILD)
-CONFIGURE = PATH=$(SEARCH) cmake -S . -B $(BUILD) -G Ninja --no-warn-unused-cli \
-  -DPython_EXECUTABLE=$(abspath $(BIN))/python
+CONFIGURE = PATH=$(SEARCH) cmake -S . -B $(BUILD) -G Ninja
+FOR_PYTHON = -DPython_EXECUTABLE=$(abspath $(BIN))/python
 start: $(TOOLS)
 	@test -e $(ENVIRONMENT) && test -e $(BUILD)/build.ninja || \
 	  $(MAKE) --no-print-directory --jobs=2 $(ENVIRONMENT) kernels
