@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong calls, and the messages they must give: argument, what is required, what was given."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,6 +47,9 @@ FACTORY_ERRORS = [  # call, argument, what is required, what was given
     (lambda: linear(2, 1e-50), "max_value", "finite.*> 0", "1e-50"),
     (lambda: linear(2, 1.0, backward=3), "backward", "callable", "3"),
     (lambda: binary(3), "backward", "callable", "3"),
+    (lambda: binary(lambda g: g), "backward", r"backward\(op, grad\)", "<function .*"),
+    (lambda: linear(2, 1.0, lambda: 0), "backward", r"backward\(op, grad\)", "<function .*"),
+    (lambda: channel_wise(lambda op, *, g: g), "backward", r"\(op, grad\)", "<function .*"),
     (lambda: channel_wise("backward"), "backward", "callable", "'backward'"),
     (lambda: channel_wise(axis=1.5), "axis", "int", "1.5"),
     (lambda: channel_wise(axis=None), "axis", "int", "None"),
@@ -283,3 +288,27 @@ def test_nothing_was_printed_and_later_calls_work(capfd):
             call()
     assert capfd.readouterr() == ("", "")
     assert binary()([1.0, -3.0]).numpy().tolist() == [2, -2]
+
+
+@pytest.mark.parametrize(
+    "backward",
+    [
+        lambda *both: both[1],
+        lambda op, grad, slope=1.0: grad,
+        functools.partial(lambda slope, op, grad: grad, 1.0),
+        lowbit.gradients.clipped,
+        tf.function(lambda op, grad: grad),
+        max,
+    ],
+)
+def test_anything_that_takes_an_op_and_a_gradient_is_a_backward(backward):
+    assert binary(backward).backward is backward
+
+
+def test_a_wrong_dtype_comes_with_what_to_do():
+    with pytest.raises(
+        TypeError, match=r"got float64: make .* dtype=tf\.float64, or cast x to tf\.f"
+    ):
+        binary()(tf.constant([1.0], tf.float64))
+    with pytest.raises(TypeError, match=r"got int32: tf\.cast changes it"):
+        binary()(tf.constant([1]))

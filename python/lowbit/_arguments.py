@@ -74,7 +74,8 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
     if value.dtype is not tf.float32 and value.dtype not in DTYPES:
         if value.dtype.base_dtype in DTYPES:  # a reference variable of TF1
             return tf.convert_to_tensor(value)
-        raise TypeError(f"{name} must have dtype {_DTYPE_NAMES}, got {value.dtype.name}")
+        cast = ": tf.cast changes it" if value.dtype.is_integer or value.dtype.is_bool else ""
+        raise TypeError(f"{name} must have dtype {_DTYPE_NAMES}, got {value.dtype.name}{cast}")
     return value
 
 

@@ -11,6 +11,7 @@ float32.
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any
@@ -175,7 +176,7 @@ def get(identifier: Any) -> Callable[..., Any] | None:
 
     Raises:
         ValueError: There is no such name.
-        TypeError: It is none of these.
+        TypeError: It is none of these, or does not take two arguments.
     """
     if isinstance(identifier, dict):
         identifier = _arguments.deserialized(identifier, "backward")
@@ -188,7 +189,23 @@ def get(identifier: Any) -> Callable[..., Any] | None:
     if identifier is not None and not callable(identifier):
         given = _arguments.shown(identifier)
         raise TypeError(f"backward must be callable, a name, or None, got {given}")
+    if identifier is not None and not _takes_two(identifier):
+        given = _arguments.shown(identifier)
+        raise TypeError(f"backward must take the arguments of backward(op, grad), got {given}")
     return identifier
+
+
+def _takes_two(function: Callable[..., Any]) -> bool:
+    """Whether two positional arguments fit, as far as that is known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of what is written in C, for instance
+        return True
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def serialize(backward: Callable[..., Any] | None) -> Any:

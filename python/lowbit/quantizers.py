@@ -56,9 +56,10 @@ class Quantizer(tf.Module):
         """
         x = _arguments.tensor(x, self._input_name, self.dtype)
         if x.dtype is not self.dtype and x.dtype != self.dtype:
+            name, given = self._input_name, x.dtype.base_dtype.name
             raise TypeError(
-                f"{self._input_name} must have the quantizer's dtype {self.dtype.name}, "
-                f"got {x.dtype.name}"
+                f"{name} must have the quantizer's dtype {self.dtype.name}, got {given}: make the "
+                f"quantizer with dtype=tf.{given}, or cast {name} to tf.{self.dtype.name}"
             )
         return self._quantize(x)
 
