@@ -673,7 +673,7 @@ ODD = [
     len, Unfit(), np.array(2), np.array(0.5, np.float32), np.array(0.5, ">f4"), np.array([0.5, 1]),
     np.array("text"), np.array(None), np.uint64(2**63), np.float16(0.5), np.longdouble("1e4000"),
     np.ma.masked, np.zeros([3], [("a", "f4")]), np.ones([2, 3], ">f4"), np.ones([2, 3], np.int8),
-    np.ones([3, 2], np.float32).T, np.broadcast_to(np.float32(1), [2, 3]), np.matrix([[1.0]]),
+    np.ones([3, 2], np.float32).T, np.broadcast_to(np.float32(1), [2, 3]),
 ]  # fmt: skip
 
 

@@ -65,11 +65,9 @@ class Call:
         tf.RegisterGradient(self.name)(functools.partial(_of_copies, weakref.ref(self)))
         forget = weakref.finalize(self, _forget, self.name)
         forget.atexit = False
-        _calls[self.name] = self
 
 
 _numbers = itertools.count()
-_calls: weakref.WeakValueDictionary[str, Call] = weakref.WeakValueDictionary()
 _MARK = "_lowbit_backward"  # an attribute of the quantizer's op, with the name of its `Call`
 
 
@@ -145,17 +143,18 @@ def of_marked(op: Any, dy: Any) -> list[tf.Tensor | None] | None:
     """The gradient of a quantizer's op, if that is the work of a `backward`; else None.
 
     Raises:
-        LookupError: The `backward` is not of this process, or was freed with its graph.
+        LookupError: The graph does not have the `backward`, since it was loaded, for instance.
     """
     name = mark(op)
     if name is None:
         return None
-    call = _calls.get(name)
-    if call is None:
-        raise LookupError(
-            f"the backward of {op.name} ({op.type}) is gone, with the graph it was of"
-        )
-    return call.gradient(op.outputs[0], op.inputs, dy)
+    graph = op.graph
+    while graph is not None:  # the op may be a copy in the body of a loop
+        for call in getattr(graph, _MARK, ()):
+            if call.name == name:
+                return call.gradient(op.outputs[0], op.inputs, dy)
+        graph = getattr(graph, "outer_graph", None)
+    raise LookupError(f"the graph of {op.name} ({op.type}) does not have the backward of it")
 
 
 def mark(op: Any) -> str | None:
