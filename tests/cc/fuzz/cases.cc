@@ -11,8 +11,8 @@ namespace lowbit::fuzz {
 namespace {
 
 constexpr int64_t kTask = kBlocks * kRows * kLanes;
-constexpr int64_t kWidest = 2048;    // lanes of a task on the CPU
-constexpr int64_t kSerial = 262144;  // elements that one thread computes
+constexpr int64_t kWidths[] = {512, 1024, 2048};  // lanes of a task, on a CPU or a GPU
+constexpr int64_t kSerial = 262144;               // elements that one thread computes
 constexpr int64_t kMostElements = 700000;
 
 // Around a multiple of `unit`.
@@ -51,7 +51,7 @@ int64_t Outer(Random& random, int64_t row, bool threaded) {
 
 // How many channels of `inner` elements; rows fit the widest task, or take some of them.
 int64_t Channels(Random& random, int64_t inner) {
-  const int64_t tile = kWidest / inner;
+  const int64_t tile = random.Pick(kWidths) / inner;
   constexpr int64_t kUsual[] = {2, 3, 4, 8, 16, 32, 64, 65, 96, 127, 128, 129, 255, 256, 257, 512};
   switch (random.Between(0, 3)) {
     case 0:
@@ -113,9 +113,10 @@ double RandomHyper(Random& random, const Case& c) {
     constexpr double kLarge[] = {1, 1.5, 100, 1e30, 3e38};
     return random.OneIn(4) ? random.Pick(kLarge) : random.Pick(kTernary);
   }
-  constexpr double kMax[] = {1, 2, 6, 0.1, 0.3, 255, 3e38, 1e-20, 65504};
+  constexpr double kMax[] = {1, 2, 6, 0.1, 0.3, 255, 3e38, 1e-20, 65504, 1e-37, 2e-307};
   const double max = random.OneIn(2) ? random.Pick(kMax) : std::fabs(random.Value()) + 0.01;
-  return Computed(c.dtype, max);
+  const double computed = Computed(c.dtype, max);
+  return computed > 0 ? computed : Computed(c.dtype, 1e-38);
 }
 
 enum class Values { kUsual, kBits, kSpecial, kTies, kConstant, kZeros, kTiny, kHuge, kSteps };

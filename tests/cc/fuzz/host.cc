@@ -137,7 +137,7 @@ void HostileHost::Help(Work work, unsigned arithmetic, int64_t microseconds) {
 void* HostileHost::Allocate(void* self, size_t bytes) {
   auto& host = *static_cast<HostileHost*>(self);
   const int number = host.allocations_++;
-  const bool too_much = bytes > static_cast<size_t>(host.most_bytes_) ||
+  const bool too_much = bytes > static_cast<size_t>(std::min(host.most_bytes_, Slot::kCapacity)) ||
                         number >= static_cast<int>(host.scratch_.size());
   host.too_much_ = host.too_much_ || too_much;
   if (too_much || number == host.fail_at_) {

@@ -27,6 +27,8 @@ namespace lowbit::fuzz {
 namespace {
 
 constexpr const char* kLevels[] = {"baseline", "sse4", "avx2", "avx512"};
+constexpr int64_t kFewBytes = 4096;
+constexpr int64_t kThreadBytes = int64_t{512} << 10;
 constexpr int64_t kNoStream = int64_t{1} << 60;
 
 // How a case is run.
@@ -153,17 +155,22 @@ class Fuzzer {
     SetStreamBytes(m.stream_bytes);
     Random random(m.seed, 1);
     TakeArrays(random, c, m);
-    const int64_t most_bytes = 64 * c.layout.size() + 4096;
+    // Each thread has some for a task's sums; of an empty tensor there is no task.
+    const int64_t size = c.layout.size();
+    const int64_t most_bytes = size > 0 ? 64 * size + m.threads * kThreadBytes : kFewBytes;
     HostileHost host(workers_, scratch_, m.threads, m.helpers, m.fail_at, most_bytes, m.seed);
     bool ok = false;
     bool changed = false;
-    const auto launch = [&] {
+    // Scalars are the caller's to read: a recipe is made in its usual arithmetic.
+    const auto run = [&](const auto& recipe) {
       const unsigned own = GetArithmetic();
       SetArithmetic(m.arithmetic);
-      ok = LaunchCall(host.host());
+      ok = LaunchCpu(recipe, host.host());
       changed = GetArithmetic() != m.arithmetic;
       SetArithmetic(own);
+      return ok;
     };
+    const auto launch = [&] { WithRecipe(call_, run); };
     if (m.on_small_stack) {
       workers_.Run(launch);
     } else {
@@ -203,11 +210,6 @@ class Fuzzer {
     const Place place = random.Pick(kPlaces);
     const int64_t offset = random.OneIn(2) ? 0 : random.Between(0, 63);
     return slot.Take(bytes, item, place, offset, random.OneIn(2) ? 0xff : 0);
-  }
-
-  bool LaunchCall(const Host& host) {
-    const auto run = [&](const auto& recipe) { return LaunchCpu(recipe, host); };
-    return WithRecipe(call_, run);
   }
 
   // Nothing but outputs may have changed. Takes the outputs.
@@ -259,7 +261,7 @@ class Fuzzer {
   Threads workers_;
   Slot inputs_[4];
   Slot outputs_in_[3];
-  std::vector<Slot> scratch_{4};
+  std::vector<Slot> scratch_{8};
   Call call_{};
   Bytes expected_[3];
   Bytes outputs_[3];
