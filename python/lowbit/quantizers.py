@@ -353,10 +353,10 @@ class TTQWeightQuantizer(Quantizer):
         """Makes them the scales, unless another thread was first."""
         with _taking:
             if self.positive is None:
-                # In this order, since others ask for the second one without the lock.
+                # In this order, since others ask for the last one without the lock.
                 self.negative = negative
-                self.positive = positive
                 self._trace = _Trace() if self._is_uninitialized() else None
+                self.positive = positive
 
     def _settle(self, trace: _Trace) -> None:
         """Forgets scales that a function was to initialise which could not be traced."""
@@ -424,7 +424,10 @@ class _Trace:
             graph: Any = self._graph()
             if graph is None:
                 return True
-            done = len(graph.variables) > 0  # which it knows from its end on
+            try:
+                done = len(graph.variables) > 0  # which it knows from its end on
+            except AssertionError:  # some of them are gone
+                done = True
             if graph in _graphs() or (done and mine):
                 return False
             if not is_uninitialized():
