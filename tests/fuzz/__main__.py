@@ -170,8 +170,9 @@ def _tell(part):
         again = f"--part {part.name} --seed {part.seed} --case {case}"
         if message.startswith(DIED):
             fails, call = _replay(part, case)
-            print(f"    {call}")
-            if not fails:  # it takes what went before
+            alone = "alone the case passes: it takes what went before"
+            print(f"    {call if fails else alone}")
+            if not fails:
                 again = f"--part {part.name} --seed {part.seed} --calls {part.calls}"
         print(f"    again: python tests/fuzz {again}", flush=True)
 
