@@ -231,6 +231,33 @@ def test_bounded_dynamic_channels():
     check(quantize, tf.constant(x), exact=False)
 
 
+def test_bounded_dynamic_channels_of_any_axis():
+    """Every channel that there is has its own statistics, and nothing else counts."""
+    x, kept = random_array((50, 4, 3), tf.float32), np.arange(50) % 3 > 0
+    for axis in (0, -3):
+
+        def quantize(x, axis=axis):
+            rows = tf.boolean_mask(x, kept)
+            return [
+                ops.binary_channel_wise_mean_scaling_quantizer(rows, axis=axis),
+                ops.twn_weight_quantizer(rows, CHANNEL_THRESHOLD, per_channel=True, axis=axis),
+            ]
+
+        check(quantize, tf.constant(x), exact=False)
+
+
+@pytest.mark.parametrize("shape", [(0, 2**28), (0, 2**30, 2**30), (2**30, 0, 2**30)])
+def test_empty_channels_take_no_memory(shape):
+    """Statistics of 2^28 channels would take gigabytes, and the time to write them."""
+    x = tf.zeros(shape, tf.half)
+    for axis in range(len(shape)):
+        for quantize in (
+            lambda x, a=axis: ops.binary_channel_wise_mean_scaling_quantizer(x, axis=a),
+            lambda x, a=axis: ops.twn_weight_quantizer(x, 0.7, per_channel=True, axis=a),
+        ):
+            assert by_xla(quantize, x).shape == shape
+
+
 def test_control_flow_and_nested_functions(quantizer):
     inner = tf.function(quantizer.op)
 

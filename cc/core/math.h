@@ -23,6 +23,13 @@ constexpr float kScale = 0x1p96f;
 LOWBIT_HD float ScaledUp(float x) { return x * kScale; }
 LOWBIT_HD double ScaledUp(double x) { return x * kScale; }
 
+// x times a power of two, for x >= 0. XLA, which would join it with x's other factors, has an
+// overload.
+template <typename V, typename C>
+LOWBIT_HD V TimesPower(V x, C power) {
+  return x * V(power);
+}
+
 template <typename V>
 LOWBIT_HD V Select(bool mask, V yes, V no) {
   return mask ? yes : no;

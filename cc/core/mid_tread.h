@@ -87,7 +87,8 @@ struct ScaledMidTread {
   LOWBIT_HD V operator()(const S&, V x) const {
     const V scaled_x = x * V(up);
     const V level = scaled.Level(scaled_x);
-    return Select(scaled.IsLast(level, scaled_x), V(max_value), level * V(scaled.step) * V(down));
+    return Select(scaled.IsLast(level, scaled_x), V(max_value),
+                  TimesPower(level * V(scaled.step), down));
   }
 };
 

@@ -128,7 +128,11 @@ class Program {
     } else {
       const Symbol<double> given(c_->Input(input));
       valid_ = valid_ & is_valid(given);
-      *number = Symbol<E>(given);
+      if constexpr (std::is_same_v<E, float>) {
+        *number = Narrowed(given);
+      } else {
+        *number = given;
+      }
     }
     return absl::OkStatus();
   }

@@ -200,12 +200,26 @@ Symbol<E> ScaledUp(const Symbol<E>& x) {
   return Select(BitsOf(x) < kLeastNormalBits<E>, Symbol<E>(BitsOf(x)) * scale, x * E(kScale));
 }
 
+// A double >= 0 as a float, subnormal or not.
+inline Symbol<float> Narrowed(const Symbol<double>& x) {
+  const auto rounded =
+      Write<double>([](double value) { return __builtin_rint(value); },
+                    [](xla::XlaOp op) { return xla::RoundNearestEven(op); }, x * 0x1p149);
+  return Select(x < 0x1p-126, BitCast<float>(Symbol<uint32_t>(rounded)), Symbol<float>(x));
+}
+
 // A float as a double, subnormal or not.
 inline Symbol<double> Widened(const Symbol<float>& x) {
   const auto bits = BitsOfAbs(x);
   const auto magnitude = Symbol<double>(bits) * 0x1p-149;
   const auto subnormal = Select(BitsOf(x) < kSignBit<float>, magnitude, -magnitude);
   return Select(bits < kLeastNormalBits<float>, subnormal, Symbol<double>(x));
+}
+
+// Of x >= 0. XLA makes one of two constant factors, even past a barrier, but not past a selection.
+template <typename E>
+Symbol<E> TimesPower(const Symbol<E>& x, const Symbol<E>& power) {
+  return power.known() ? AtLeast(Symbol<E>(0), x) * power : x * power;
 }
 
 template <typename E>
@@ -238,7 +252,8 @@ Symbol<E> NanPart(const Symbol<E>& x) {
 
 template <typename E>
 Symbol<E> Clipped(const Symbol<E>& x, const Symbol<E>& end) {
-  return Select(IsInside(x, end), x, Select(x >= end, end, NanPart(x)));
+  const auto is_above = BitsOf(x) - BitsOf(end) <= Symbol<Bits<E>>(kInfinityBits<E>) - BitsOf(end);
+  return Select(IsInside(x, end), x, Select(is_above, end, NanPart(x)));
 }
 
 template <typename E>
