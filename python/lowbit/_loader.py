@@ -25,7 +25,7 @@ _LEVELS = "one of the SIMD levels of this CPU (baseline, sse4, avx2, avx512, whe
 TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
 IN_SOURCE = "in a copy of its source, the folder with its setup.py:"
 BUILD = (
-    '    pip install "setuptools>=77" "cmake>=3.22,<4" ninja "pybind11>=2.12"',
+    '    pip install "setuptools>=77" "cmake>=3.22" ninja "pybind11>=2.12"',
     "    pip install --no-build-isolation --force-reinstall --no-deps .",
 )
 HINT = "More about it: python -m lowbit doctor"
