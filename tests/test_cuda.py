@@ -394,9 +394,10 @@ def test_parts_are_joined_pairwise(emulator, channels, threads, order):
                 ctypes.c_void_p(stats.ctypes.data),
             )
             assert error == 0
+            finished = channels if count else 1  # an empty tensor has no channels to tell apart
             for term, join in enumerate((np.add, np.maximum)):
                 right = pairwise(join, parts[:, term])
-                assert np.array_equal(stats[:, term], right), (count, blocks)
+                assert np.array_equal(stats[:finished, term], right[:finished]), (count, blocks)
 
 
 # --- launches -------------------------------------------------------------------------------------
