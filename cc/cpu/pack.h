@@ -50,6 +50,10 @@ LOWBIT_HD auto Larger(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
 #elif defined(__SSE4_1__)
 LOWBIT_HD auto Larger(__m128 a, __m128 b) { return _mm_max_ps(a, b); }
 LOWBIT_HD auto Larger(__m128d a, __m128d b) { return _mm_max_pd(a, b); }
+#elif defined(__aarch64__)
+// FMAX returns NaN if either is, and +0 of two zeros, whose sign its rounding keeps.
+LOWBIT_HD auto Larger(float32x4_t a, float32x4_t b) { return vmaxq_f32(a, b); }
+LOWBIT_HD auto Larger(float64x2_t a, float64x2_t b) { return vmaxq_f64(a, b); }
 #else
 template <class Vector>
 LOWBIT_HD Vector Larger(Vector a, Vector b) {
@@ -77,7 +81,7 @@ LOWBIT_HD Vector Truncate(Vector a) {
 }
 #endif
 
-// For a >= 0.
+// For a >= +0.
 #if defined(__aarch64__)
 LOWBIT_HD auto RoundedHalfUp(float32x4_t a) { return vrndaq_f32(a); }
 LOWBIT_HD auto RoundedHalfUp(float64x2_t a) { return vrndaq_f64(a); }
