@@ -186,8 +186,15 @@ class Fuzzer {
 
   // Arrays of the call in slots, each in a place of its own.
   void TakeArrays(Random& random, const Case& c, const Manner& m) {
-    call_ = {c.kernel, c.dtype, {}, {}, c.layout.outer, c.layout.channels, c.layout.inner, c.bit,
-             c.paper,  c.hyper, 0,  0};
+    call_ = {};
+    call_.kernel = c.kernel;
+    call_.dtype = c.dtype;
+    call_.outer = c.layout.outer;
+    call_.channels = c.layout.channels;
+    call_.inner = c.layout.inner;
+    call_.bit = c.bit;
+    call_.paper = c.paper;
+    call_.hyper = c.hyper;
     for (int i = 0; i < kInputs[c.kernel]; ++i) {
       const bool again = m.shared && i > 0 && i != kTensors[c.kernel];
       if (again) {
