@@ -22,6 +22,13 @@ class Number(int):
     """An int that is no int to `type(x) is int`."""
 
 
+class Unconvertible(float):
+    """A float that will not be converted to one."""
+
+    def __float__(self):
+        raise RuntimeError("no float")
+
+
 class Unprintable:
     """Something that no message can show."""
 
@@ -47,6 +54,7 @@ def nested():
 
 
 HOSTILE = [
+    Unconvertible(0.5),
     None,
     True,
     np.True_,

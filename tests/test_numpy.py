@@ -665,9 +665,15 @@ class Unfit:
         raise RuntimeError("no repr")
 
 
+class Unconvertible(float):
+    def __float__(self):
+        raise RuntimeError("no float")
+
+
 NESTED = []
 NESTED.append(NESTED)
 ODD = [
+    Unconvertible(0.5),
     None, True, 0, -1, 2**63, 10**400, -(10**5000), 0.5, 1e300, float("nan"), float("inf"), 1j, "",
     "x" * 10**6, "\ud800", b"exact", [], [[1.0], [1.0, 2.0]], NESTED, (), {}, set(), object(), int,
     len, Unfit(), np.array(2), np.array(0.5, np.float32), np.array(0.5, ">f4"), np.array([0.5, 1]),

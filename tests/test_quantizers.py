@@ -219,6 +219,13 @@ def test_ttq_makes_its_variables_once_at_the_first_call(dtype):
     assert quantizer.negative is negative
 
 
+@pytest.mark.parametrize("made", [tf.constant, tf.Variable, np.float32])
+def test_ttq_initial_is_a_tensor(made):
+    quantizer = lowbit.ttq_weight_quantizer(initial=made(0.5))
+    assert quantizer(tf.constant([1.0, -3.0])).numpy().tolist() == [0.5, -0.5]
+    assert quantizer.get_config()["initial"] == 0.5
+
+
 @pytest.mark.parametrize("initial", [0.5, "mean"])
 def test_ttq_first_called_inside_a_function(initial):
     quantizer = lowbit.ttq_weight_quantizer(initial=initial)

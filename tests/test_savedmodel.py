@@ -161,6 +161,34 @@ def test_a_server_without_lowbit(saved):
         assert re.sub(r"'\w+'", "'TWNWeightQuantizer'", quoted) in manual
 
 
+GRAPH = """
+import sys
+import tensorflow as tf
+import lowbit
+
+quantize = lowbit.binary_mean_scaling_quantizer(backward=lambda op, grad: 3 * grad)
+with tf.Graph().as_default() as graph:
+    x = tf.compat.v1.placeholder(tf.float32, [2], name="x")
+    tf.identity(quantize(x), name="y")
+with open(sys.argv[1] + "/graph.pb", "wb") as file:
+    file.write(graph.as_graph_def().SerializeToString())
+"""
+
+
+def test_backward_of_another_process_is_no_backward_of_this_one(tmp_path):
+    """A GraphDef holds the name of its gradient, not the gradient."""
+    _run(GRAPH, tmp_path)
+    graph_def = tf.compat.v1.GraphDef.FromString((tmp_path / "graph.pb").read_bytes())
+    mine = lowbit.binary_mean_scaling_quantizer(backward=lambda op, grad: 7 * grad)
+    kept = [tf.function(mine).get_concrete_function(tf.zeros([2])) for _ in range(3)]
+    assert len(kept) == 3
+    with tf.Graph().as_default():
+        x = tf.zeros([2])
+        (y,) = tf.import_graph_def(graph_def, {"x": x}, ["y:0"])
+        with pytest.raises(LookupError):
+            tf.gradients(y, x)
+
+
 def test_module_tracks_the_ttq_variables(saved):
     model = saved[0]
     expected = [v for ttq in (model.ttq, model.equal_ttq) for v in (ttq.positive, ttq.negative)]

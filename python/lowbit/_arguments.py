@@ -102,7 +102,7 @@ def scalar(value: Any, name: str, dtypes: frozenset[tf.DType], hint: tf.DType) -
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         if hint is tf.int32:
             return _integer(value, name)
-        number = rounded(value)
+        number = rounded(value, name)
         return number if hint is tf.float32 else tf.constant(number, hint)
     if isinstance(value, np.ndarray) and value.dtype in [d.as_numpy_dtype for d in dtypes]:
         return tf.convert_to_tensor(value)
@@ -209,12 +209,14 @@ def deserialized(configuration: dict[str, Any], name: str) -> Any:
         raise ValueError(f"{name} must be what Keras can deserialize, got {given}") from error
 
 
-def rounded(value: Any) -> float:
+def rounded(value: Any, name: str) -> float:
     """A real number as a float, an infinity where it is beyond the range of these."""
     try:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+    except Exception:  # of a `__float__` of the user's
+        raise TypeError(f"{name} must be a number, got {shown(value)}") from None
 
 
 def shown(value: Any) -> str:
@@ -247,7 +249,7 @@ def _number(
         return _scalar_tensor(value, name, dtypes)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {required}, got {shown(value)}")
-    number = rounded(value)
+    number = rounded(value, name)
     with np.errstate(over="ignore"):
         fitting = fits(float(hyper_dtype(dtype).as_numpy_dtype(number)))
     if not fitting:
@@ -257,7 +259,7 @@ def _number(
 
 def _integer(value: Any, name: str) -> int:
     """An integer, given as any real number, that an int32 tensor holds."""
-    number = rounded(value)
+    number = rounded(value, name)
     if not number.is_integer():
         raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if int(number) not in _INT32:

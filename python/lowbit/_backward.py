@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -59,7 +59,8 @@ class Call:
     """
 
     def __init__(self, gradient: Callable[..., Any], tensors: Sequence[tf.Tensor]) -> None:
-        self.name = f"LowbitBackward-{next(_numbers)}"
+        # Of no other process either, whose graphs may be imported into this one.
+        self.name = f"LowbitBackward-{uuid.uuid4().hex}"
         self.gradient = gradient
         self.tensors = tensors
         tf.RegisterGradient(self.name)(functools.partial(_of_copies, weakref.ref(self)))
@@ -67,7 +68,6 @@ class Call:
         forget.atexit = False
 
 
-_numbers = itertools.count()
 _MARK = "_lowbit_backward"  # an attribute of the quantizer's op, with the name of its `Call`
 
 

@@ -377,7 +377,7 @@ class TTQWeightQuantizer(Quantizer):
             # Else the replicas would share a variable of the caller's, and each would update it.
             with strategy.scope():
                 return self._make_variables(weights)
-        if self.initial == "mean" and not _known(weights):
+        if self.starts_at_mean and not _known(weights):
             # A value of the function being traced, which initialises from it at its first run.
             return tuple(
                 tf.Variable(lambda: self.initial_scale(weights), dtype=self.dtype, name=name)
@@ -389,6 +389,11 @@ class TTQWeightQuantizer(Quantizer):
                 tf.Variable(initial, dtype=self.dtype, name=name) for name in self.scale_names
             )
 
+    @property
+    def starts_at_mean(self) -> bool:
+        """Whether the scales start at mean(|w|) of the first weights."""
+        return isinstance(self.initial, str)  # not ==, which a tensor takes for itself
+
     def initial_scale(self, weights: tf.Tensor | tf.Variable) -> tf.Tensor:
         """Where both scales start.
 
@@ -398,7 +403,7 @@ class TTQWeightQuantizer(Quantizer):
         Returns:
             A scalar of that dtype: `initial`, or mean(|w|) if that is "mean".
         """
-        if self.initial == "mean":
+        if self.starts_at_mean:
             return tf.reduce_mean(tf.abs(weights))
         return tf.cast(self.initial, self.dtype)
 

@@ -105,7 +105,7 @@ def scale(value: Any, name: str, like: np.ndarray) -> np.ndarray:
     """A trained scale as an array of rank 0 of the dtype of the weights."""
     with np.errstate(over="ignore"):
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return np.asarray(_float(value)).astype(like.dtype)
+            return np.asarray(_float(value, name)).astype(like.dtype)
         x, _ = array(value, name)
     if x.dtype != like.dtype:
         raise TypeError(f"{name} must have the dtype of weights, {like.dtype}, got {x.dtype}")
@@ -192,7 +192,7 @@ def _number(value: Any, name: str, required: str, like: np.ndarray) -> float:
     """A number as the TensorFlow ops get it: rounded to float32, unless the array is float64."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, {required}, got {_shown(value)}")
-    number = _float(value)
+    number = _float(value, name)
     if like.dtype == np.float64:
         return number
     with np.errstate(over="ignore"):
@@ -210,9 +210,11 @@ def _shown(value: Any) -> str:
     return line if len(line) <= 80 else f"{line[:77]}..."
 
 
-def _float(value: Any) -> float:
+def _float(value: Any, name: str) -> float:
     """`value`, or an infinity where it is beyond a float's range."""
     try:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+    except Exception:  # of a `__float__` of the user's
+        raise TypeError(f"{name} must be a number, got {_shown(value)}") from None

@@ -46,6 +46,11 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
     non_trainable_variables = _asked("non_trainable_variables")
     __reduce__ = object.__reduce__  # Keras's writes a whole model
 
+    def __new__(cls, *_: Any, **__: Any) -> TTQWeightQuantizer:
+        # Without the arguments, which Keras would look into before they have been checked.
+        made: TTQWeightQuantizer = keras.layers.Layer.__new__(cls)
+        return made
+
     def __init__(
         self,
         threshold: Any = 0.05,
@@ -113,7 +118,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
             weights = _arguments.tensor(x, self._input_name, self.dtype)
         if weights.dtype != self.dtype:
             return  # which the call says
-        if self.initial == "mean" and not (isinstance(x, keras.Variable) or _is_known(weights)):
+        if self.starts_at_mean and not (isinstance(x, keras.Variable) or _is_known(weights)):
             raise ValueError(
                 'initial="mean" needs the first weights themselves in a Keras layer, got a tensor '
                 "that is computed from them: hand the quantizer the variable, or give initial a "
