@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -105,13 +104,13 @@ def _from_config(
         raise ValueError(f"a quantizer must be {_choices()}, got {_arguments.shown(name)}")
     else:
         return _checked(_arguments.deserialized(identifier, "a quantizer"))
-    accepted = inspect.signature(cls).parameters
+    accepted = cls.parameters()
     if config is None:
         config = {}
     elif not isinstance(config, dict):
         required = f"a dict of the arguments of {name}"
         raise TypeError(f"config must be {required}, got {_arguments.shown(config)}")
-    for argument in config.keys() - accepted.keys():
+    for argument in config.keys() - set(accepted):
         names = ", ".join(accepted)
         raise TypeError(
             f"config must have arguments of {name} ({names}), got {_arguments.shown(argument)}"

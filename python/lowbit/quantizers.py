@@ -77,9 +77,16 @@ class Quantizer(tf.Module):
         """
         return 1
 
+    @classmethod
+    def parameters(cls) -> list[str]:
+        """The names of the arguments that it is made with."""
+        # Of __init__: a class may have a __new__ that takes anything, as Keras's layers do.
+        _, *names = inspect.signature(cls.__init__).parameters
+        return names
+
     def arguments(self) -> dict[str, Any]:
         """The arguments that it was made with, all of them: a variable is that variable."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in self.parameters()}
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, fit for JSON.
