@@ -59,8 +59,8 @@ EmulatedDevice FromEnvironment() {
   const EmulatedDevice* found = FindEmulatedDevice(name != nullptr ? name : "sm_90");
   if (found == nullptr) {
     std::string names;
-    for (const Named& known : kDevices) names += std::string(" ") + known.name;
-    Fail("LOWBIT_EMULATOR_DEVICE must be one of" + names + ", got " + name);
+    for (const Named& known : kDevices) names += std::string(known.name) + ", ";
+    Fail("LOWBIT_EMULATOR_DEVICE must be " + names + "got " + name);
   }
   EmulatedDevice device = *found;
   const char* order = std::getenv("LOWBIT_EMULATOR_ORDER");

@@ -39,7 +39,9 @@ auto IsBit(V bit) {
 template <typename C, typename V>
 auto IsMaxValue(V max_value) {
   if constexpr (std::is_same_v<C, double>) {
-    return IsPositive(max_value) & (max_value <= std::numeric_limits<double>::max());
+    const auto is_positive = IsPositive(max_value);
+    const auto is_finite = max_value <= std::numeric_limits<double>::max();
+    return is_positive & is_finite;
   } else {
     return (max_value > 0x1p-150) & (max_value <= double{std::numeric_limits<C>::max()});
   }
@@ -47,7 +49,9 @@ auto IsMaxValue(V max_value) {
 
 template <typename V>
 auto IsThreshold(V threshold, double limit) {
-  return (IsNegative(threshold) == false) & (threshold < limit);
+  const auto is_negative = IsNegative(threshold);
+  const auto is_below = threshold < limit;
+  return (is_negative == false) & is_below;
 }
 
 absl::Status GetBit(const tensorflow::Tensor& bit, int* value);

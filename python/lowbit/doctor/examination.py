@@ -215,7 +215,10 @@ def _installed(package: str) -> str | None:
 def _import_problems(told: dict[str, Any]) -> list[Problem]:
     """What keeps TensorFlow or lowbit from being imported."""
     if "tensorflow_error" in told:
-        return [Problem(f"`import tensorflow` fails: {told['tensorflow_error']}", _reinstall())]
+        wrong = f"`import tensorflow` fails: {told['tensorflow_error']}"
+        if "backend" in wrong and os.environ.get("KERAS_BACKEND"):  # TensorFlow imports Keras
+            return [Problem(wrong, ["Let Keras run on TensorFlow:", "    unset KERAS_BACKEND"])]
+        return [Problem(wrong, _reinstall())]
     if "lowbit_error" in told:
         wrong, *mend = told["lowbit_error"].splitlines()
         mend = [line for line in mend if line != _loader.HINT]
