@@ -78,6 +78,47 @@ def test_keras_in_readme(capsys):
     assert scope["model"].output_shape == (None, 10)
 
 
+@pytest.mark.parametrize("has_shape", [False, True])
+def test_layer_of_your_own_in_keras_page(has_shape, tmp_path):
+    """It is resumed, and takes weights before its first call; also where Keras knows its shape."""
+    scope = {"keras": keras, "lowbit": lowbit}
+    exec(blocks(section("docs/keras.md", "In a layer of your own"))[0], scope)
+
+    @keras.saving.register_keras_serializable("tests")
+    class Mine(scope["Ternary"]):
+        if has_shape:
+
+            def compute_output_shape(self, shape):
+                return (*shape[:-1], self.units)
+
+    def network():
+        model = keras.Sequential([keras.Input([3]), Mine(4), keras.layers.Dense(2)])
+        model.compile("adam", "mse")
+        return model
+
+    def scales(model):
+        return [float(w) for w in model.layers[0].trainable_weights[1:]]
+
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    model = network()
+    model.fit(x, x[:, :2], verbose=0)
+    trained = scales(model)
+    assert len(trained) == 2
+    model.save(tmp_path / "model.keras")
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    assert scales(resumed) == trained
+    for kept, ours in zip(resumed.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(kept, ours)
+    fresh = network()
+    fresh.set_weights(model.get_weights())
+    clone = lowbit.keras_clone(model, "twn", skip_first=False, skip_last=False)
+    assert scales(fresh) == scales(clone) == trained
+    for other in (model, resumed):
+        other.fit(x, x[:, :2], verbose=0, shuffle=False)
+    assert scales(resumed) == pytest.approx(scales(model), rel=1e-6)
+    assert scales(resumed) != trained
+
+
 def test_keras_page(capsys, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
