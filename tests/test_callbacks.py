@@ -108,6 +108,23 @@ def test_long_form_has_the_same_history():
     assert monitor.history == {name: history[name] for name in monitor.history} != {}
 
 
+@pytest.mark.parametrize("detail", ["layers", "model"])
+def test_kernel_without_elements_is_left_out(detail):
+    empty = layers.QuantDense(4, kernel_quantizer="ttq", name="empty")
+    other = layers.QuantDense(4, kernel_quantizer="binary", name="other")
+    for after, names in (([], set()), ([other], {"other"})):
+        model = keras.Sequential([keras.Input([0]), empty, *after])
+        model.compile("sgd", "mse")
+        monitor = QuantizationMonitor(detail)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "empty:")
+            history = model.fit(X[:, :0], X, verbose=0, callbacks=[monitor]).history
+        assert {path.split("/")[0] for path in monitor.history} == names
+        shown = {"layers": names, "model": {"quantized"} if names else set()}[detail]
+        assert {path.split("/")[0] for path in history} == {"loss", *shown}
+        assert np.isfinite(list(history.values())).all()
+
+
 def test_detail_is_one_of_two():
     with pytest.raises(ValueError, match="detail must be one of 'layers', 'model', got 'short'"):
         QuantizationMonitor("short")

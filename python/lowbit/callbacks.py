@@ -32,6 +32,8 @@ class QuantizationMonitor(keras.callbacks.Callback):
         PATH/positive    TTQ's scales
         PATH/negative
 
+    A kernel without elements, as of an input of size 0, is left out.
+
     Those are many in a network of many layers, and Keras prints all of them after each epoch. Its
     short form, `QuantizationMonitor("model")`, adds two, over all of these weights:
 
@@ -101,11 +103,12 @@ class QuantizationMonitor(keras.callbacks.Callback):
         for path, layer in quantized_layers(self.model).items():
             quantized = layer.quantized() if layer.built else {}
             for kernel in layer.quantized_kernels:
-                if kernel.name in quantized:
+                latent = _array(kernel.latent(layer)) if kernel.name in quantized else None
+                if latent is not None and latent.size:
                     both = len(layer.quantized_kernels) > 1
                     yield (
                         f"{path}/{kernel.name}" if both else path,
-                        _array(kernel.latent(layer)),
+                        latent,
                         _array(quantized[kernel.name]),
                         getattr(layer, kernel.argument),
                     )
