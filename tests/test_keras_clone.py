@@ -134,6 +134,86 @@ def test_what_preprocessing_layers_have_learned():
         np.testing.assert_array_equal(clone(batch), model(batch))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Ternary(keras.layers.Layer):
+    """Has its scales from its first call, for Keras does not call it to learn the shape."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.ternary = lowbit.ttq_weight_quantizer()
+        self.dense = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+        self.dense.build((None, 3))
+
+    def call(self, x):
+        return self.dense(x @ self.ternary(self.kernel))
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 3)
+
+
+@keras.saving.register_keras_serializable("tests")
+class BuiltByCall(Ternary):
+    """Whose first call also makes the weights of the layer within it."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+
+def with_ternary(*layers, cls=Ternary):
+    return keras.Sequential([keras.Input([3]), cls(name="mine"), *layers])
+
+
+def trained(cls=Ternary):
+    """With scales of 3 and 4, and a dense layer after them that has to find its place."""
+    model = with_ternary(keras.layers.Dense(3, name="last"), cls=cls)
+    model(X[0, 0])
+    model.layers[0].ternary.positive.assign(3.0)
+    model.layers[0].ternary.negative.assign(4.0)
+    return model
+
+
+@pytest.mark.parametrize("cls", [Ternary, BuiltByCall])
+def test_trained_scales_of_a_layer_of_the_users_own(cls):
+    model = trained(cls)
+    clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+    ternary = clone.layers[0].ternary
+    assert [float(ternary.positive), float(ternary.negative)] == [3.0, 4.0]
+    np.testing.assert_array_equal(clone(X[0, 0]), model(X[0, 0]))
+    assert not {id(w) for w in clone.weights} & {id(w) for w in model.weights}
+
+
+def test_scales_that_are_not_yet_there():
+    model = with_ternary(keras.layers.Dense(3, name="last"))
+    clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+    np.testing.assert_array_equal(clone(X[0, 0]), model(X[0, 0]))
+
+
+def test_a_layer_that_was_built_before_its_model():
+    normalization, last = keras.layers.Normalization(), keras.layers.Dense(3)
+    normalization.adapt(5 + 3 * X[0, 0])
+    last.build((None, 3))
+    model = keras.Sequential([normalization, last])
+    clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+    np.testing.assert_array_equal(clone(X[0, 0]), model(X[0, 0]))
+
+
+@pytest.mark.parametrize("weights", ["late, kernel", "kernel, bias"])
+def test_weights_that_a_clone_has_no_place_for(weights):
+    layer = Ternary(name="mine")
+    if weights == "late, kernel":
+        layer.late = layer.add_weight(shape=(3,), name="late")
+    else:
+        layer.late = keras.layers.Dense(3)
+        layer.late.build((None, 3))
+    model = keras.Sequential([keras.Input([3]), layer, keras.layers.Dense(3)])
+    message = f"the layer mine must make all its weights in __init__ or build, .* got .*{weights} f"
+    with pytest.raises(ValueError, match=message):
+        lowbit.keras_clone(model, "twn", skip_first=False, skip_last=False)
+
+
 def test_refused_models():
     class Subclassed(keras.Model):
         def call(self, inputs):
@@ -247,6 +327,27 @@ def test_weights_of_a_float_model_from_a_keras_file_and_with_what_it_learned(tmp
     lowbit.load_float_weights(twin, tmp_path / "float.keras")
     np.testing.assert_array_equal(twin.layers[0](X), normalization(X))
     np.testing.assert_array_equal(ours.kernel, convolution.kernel)
+
+
+def test_float_weights_with_trained_scales_of_a_layer_of_the_users_own(tmp_path):
+    model = trained()
+    model.save_weights(tmp_path / "float.weights.h5")
+    twin = with_ternary(layers.QuantDense(3, kernel_quantizer=same, name="last"))
+    lowbit.load_float_weights(twin, tmp_path / "float.weights.h5")
+    ternary = twin.layers[0].ternary
+    assert [float(ternary.positive), float(ternary.negative)] == [3.0, 4.0]
+    np.testing.assert_array_equal(twin(X[0, 0]), model(X[0, 0]))
+
+
+def test_float_weights_that_lack_scales_change_nothing(tmp_path):
+    with_ternary(keras.layers.Dense(3)).save_weights(tmp_path / "float.weights.h5")
+    twin = with_ternary(layers.QuantDense(3, kernel_quantizer="ttq"))
+    twin(X[0, 0])
+    before = twin.get_weights()
+    with pytest.raises(ValueError, match="the layer mine must make all its weights"):
+        lowbit.load_float_weights(twin, tmp_path / "float.weights.h5")
+    for weight, expected in zip(twin.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 @pytest.mark.parametrize("name", [*MODELS, "subclassed"])

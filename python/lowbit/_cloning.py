@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lowbit import _keras
@@ -14,10 +14,11 @@ _keras.require()
 
 import keras  # noqa: E402
 
-from lowbit._models import is_graph  # noqa: E402
+from lowbit._models import is_graph, layers_within  # noqa: E402
 from lowbit.layers import Quantized  # noqa: E402
-from lowbit.layers._kernels import scales_start_anew  # noqa: E402
+from lowbit.layers._kernels import Scales, scales_start_anew  # noqa: E402
 from lowbit.layers._layers import OF_KERAS  # noqa: E402
+from lowbit.layers._ttq import TTQWeightQuantizer  # noqa: E402
 
 _FLOATS = {quantized: stock for stock, quantized in OF_KERAS.items()}
 _COMPUTES = ("call", "train_step", "test_step", "predict_step", "compute_loss")
@@ -52,8 +53,9 @@ def keras_clone(
         TypeError: `model` is no Keras model, or a quantizer is none.
         ValueError: `model`, or one within it, is a subclassed one, which only its own code can
             build, or has a `call`, step or loss of its own, or holds a layer that cannot be
-            quantized, such as one with LoRA. Or there would be nothing to quantize: no quantizer is
-            given, or no layer is left for it.
+            quantized, such as one with LoRA, or one whose copy has no place for all its weights.
+            Or there would be nothing to quantize: no quantizer is given, or no layer is left for
+            it.
     """
     if kernel_quantizer is None and input_quantizer is None:
         raise ValueError(
@@ -167,10 +169,8 @@ class _Clones(_Copies):
 
     def copy_weights(self) -> None:
         """Gives all clones the weights of their originals, and lets trained scales start there."""
+        _assign((layer, clone, layer.name) for layer, clone in self._leaves())
         for layer, clone in self._leaves():
-            # The scales, which the original has not, come last.
-            for old, new in zip(layer.weights, clone.weights, strict=False):
-                new.assign(old)
             _copy_state(layer, clone)
             if isinstance(clone, Quantized) and id(layer) in self._chosen:
                 clone.reset_scales()
@@ -192,12 +192,57 @@ class _FloatTwin(_Copies):
 
     def give_back(self) -> None:
         """Gives the originals the weights of the copies."""
-        for layer, copy in self._leaves():
-            # The scales, which the copy has not, come last.
-            for new, old in zip(layer.weights, copy.weights, strict=False):
-                new.assign(old)
+        _assign((copy, layer, layer.name) for layer, copy in self._leaves())
+        for layer, _ in self._leaves():
             if isinstance(layer, keras.layers.Normalization) and layer.built:
                 layer.finalize_state()
+
+
+def _assign(leaves: Iterable[tuple[Any, Any, str]]) -> None:
+    """Gives layers the weights of others: all of them, or none where any would be left out."""
+    for source, target in [pair for leaf in leaves for pair in _matched(*leaf)]:
+        if isinstance(target, TTQWeightQuantizer):  # which may have its scales yet to make
+            store: dict[str, Any] = {}
+            source.save_own_variables(store)
+            target.load_own_variables(
+                {key: keras.ops.convert_to_numpy(scale) for key, scale in store.items()}
+            )
+        else:
+            for new, old in zip(_own_weights(target), _own_weights(source), strict=True):
+                new.assign(old)
+
+
+def _matched(source: Any, target: Any, name: str) -> Iterator[tuple[Any, Any]]:
+    """Two layers, and those within them, if the second has a place for what the first has."""
+    makes_scales = isinstance(target, TTQWeightQuantizer) and target.positive is None
+    if source.weights and not (target.built or makes_scales):  # its first call would build it
+        target.build_from_config(source.get_build_config())
+    own, place = _own_weights(source), _own_weights(target)
+    if len(own) != len(place) and not makes_scales:
+        raise _differ(name, own, place)
+    yield source, target
+    inner, places = layers_within(source), layers_within(target)
+    if type(source) is not type(target):  # a float one has no trained scales
+        inner, places = ([x for x in p if not isinstance(x, Scales)] for p in (inner, places))
+    for a, b in itertools.zip_longest(inner, places):
+        if a is not None and b is not None:
+            yield from _matched(a, b, name)
+        elif (a or b).weights:
+            raise _differ(name, source.weights, target.weights)
+
+
+def _differ(name: str, weights: list[Any], others: list[Any]) -> ValueError:
+    these, those = (", ".join(w.name for w in x) or "none" for x in (weights, others))
+    return ValueError(
+        f"the layer {name} must make all its weights in __init__ or build, so that its copy has "
+        f"the same, got {these} for {those}"
+    )
+
+
+def _own_weights(layer: Any) -> list[Any]:
+    """Those that are not of a layer within it."""
+    inner = {id(weight) for part in layers_within(layer) for weight in part.weights}
+    return [weight for weight in layer.weights if id(weight) not in inner]
 
 
 def _copy_state(layer: Any, clone: Any) -> None:
