@@ -3,6 +3,7 @@
 
 import copy
 import pickle
+import threading
 
 import keras
 import numpy as np
@@ -310,6 +311,84 @@ def test_mixed_precision(policy, initial):
         network(Holder, dtype=policy)
 
 
+@pytest.mark.parametrize("dtype", [tf.half, tf.bfloat16])
+@pytest.mark.parametrize("initial", [1.0, "mean"])
+def test_quantizer_of_the_compute_dtype(dtype, initial):
+    """The kernel is cast, and then quantized."""
+
+    class Cast(Holder):
+        def hold(self):
+            self.ternary = lowbit.ttq_weight_quantizer(dtype=dtype, initial=initial)
+
+    model, layer = network(Cast, dtype=f"mixed_{dtype.name}")
+    start = 1.0 if initial == 1 else np.abs(layer.kernel.numpy()).mean()
+    assert scales(layer) == pytest.approx([start, start], rel=1e-2)
+    assert [w.dtype for w in model.trainable_weights] == ["float32", dtype.name, dtype.name]
+    start = scales(layer)
+    fit(model)
+    assert scales(layer)[0] != start[0]
+
+
+def test_scales_of_an_earlier_call_are_trained(holder):
+    layer = holder()
+    if not isinstance(layer, InBuild):
+        layer.quantizer()(tf.ones([2]))
+        set_scales(layer, 7.0, 8.0)
+        model = keras.Sequential([keras.Input([6]), layer])
+        model(X)
+        assert [w.name for w in model.trainable_weights if w.name in SCALES] == SCALES
+        assert scales(layer) == [7.0, 8.0]
+        fit(model)
+        assert scales(layer) != [7.0, 8.0]
+
+
+def test_scales_of_an_earlier_call_that_others_have():
+    class Module(tf.Module):
+        def __init__(self, ternary):
+            super().__init__()
+            self.ternary = ternary
+
+    message = "must be made by the Keras layer that holds .*, got those of a"
+    layer = Holder()
+    layer.ternary(tf.ones([2]))
+    layer.module = Module(layer.ternary)
+    with pytest.raises(ValueError, match=f"{message} tf.Module"):
+        layer(X)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        layer = Holder()
+        layer.ternary(tf.ones([2]))
+        with pytest.raises(ValueError, match=f"{message} strategy"):
+            layer(X)
+    layer = Mean()
+    layer.build((None, 6))
+
+    @tf.function
+    def both(x):
+        layer.ternary(x)
+        return layer(x)
+
+    with pytest.raises(ValueError, match=f"{message} function that is being traced"):
+        both(X)
+
+
+def test_first_called_by_several_threads():
+    for _ in range(5):
+        layer = Holder()
+        layer.build((None, 6))
+        barrier = threading.Barrier(8)
+
+        def call(layer=layer, barrier=barrier):
+            barrier.wait()
+            layer(X)
+
+        threads = [threading.Thread(target=call) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [w.name for w in layer.weights] == ["kernel", *SCALES]
+
+
 def test_activation_and_model_attribute():
     class Model(keras.Model):
         def __init__(self):
@@ -379,6 +458,9 @@ def test_refused():
     ternary = lowbit.ttq_weight_quantizer()
     with pytest.raises(ValueError, match=message):
         keras.layers.Lambda(lambda x: ternary(x))(X)
+    ternary(X)
+    with pytest.raises(ValueError, match=message):
+        keras.layers.Lambda(lambda x: ternary(x))(X)
     with pytest.raises(ValueError, match='initial="mean" needs the first weights themselves'):
         network(Computed)
 
@@ -401,6 +483,9 @@ def test_a_module_within_a_layer_trains_its_own():
     layer = Layer()
     layer(X)
     assert len(layer.module.trainable_variables) == 3
+    layer.module.kernel = tf.ones([6, 2])
+    layer(X)
+    assert len(layer.module.trainable_variables) == 2
     assert isinstance(layer.module.ternary.positive, tf.Variable)
 
 

@@ -54,6 +54,9 @@ class Quantizer(tf.Module):
             TypeError: `x` is no dense tensor, or has another dtype.
             tf.errors.InvalidArgumentError: An argument that is a tensor has a wrong value.
         """
+        return self._quantize(self._checked(x))
+
+    def _checked(self, x: Any) -> tf.Tensor | tf.Variable:
         x = _arguments.tensor(x, self._input_name, self.dtype)
         if x.dtype is not self.dtype and x.dtype != self.dtype:
             name, given = self._input_name, x.dtype.base_dtype.name
@@ -61,7 +64,7 @@ class Quantizer(tf.Module):
                 f"{name} must have the quantizer's dtype {self.dtype.name}, got {given}: make the "
                 f"quantizer with dtype=tf.{given}, or cast {name} to tf.{self.dtype.name}"
             )
-        return self._quantize(x)
+        return x
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         raise NotImplementedError
@@ -358,7 +361,7 @@ class TTQWeightQuantizer(Quantizer):
 
     def _take(self, positive: tf.Variable, negative: tf.Variable) -> None:
         """Makes them the scales, unless another thread was first."""
-        with _taking:
+        with taking:
             if self.positive is None:
                 # In this order, since others ask for the last one without the lock.
                 self.negative = negative
@@ -370,7 +373,7 @@ class TTQWeightQuantizer(Quantizer):
         if not self._is_uninitialized():
             self._trace = None
         elif trace.has_failed(self._is_uninitialized):
-            with _taking:
+            with taking:
                 if self._trace is trace:
                     self._trace = self.positive = self.negative = None
 
@@ -416,7 +419,7 @@ class TTQWeightQuantizer(Quantizer):
 
 
 # Not while the variables are made, when the replicas of a strategy wait for each other.
-_taking = threading.Lock()
+taking = threading.Lock()
 
 
 class _Trace:

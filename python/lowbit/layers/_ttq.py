@@ -14,10 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend import AutocastScope
+from keras.src.backend import AutocastScope, name_scope
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
-from lowbit import _arguments, _autograph, quantizers
+from lowbit import _autograph, quantizers
 from lowbit.layers._quantizers import supports_jit
 
 _Plain = quantizers.TTQWeightQuantizer
@@ -84,25 +85,43 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         """
         if not tf.compat.v1.executing_eagerly_outside_functions():
             return  # a graph of TF1, whose variable scopes have them
+        if self.positive is not None and not get_global_attribute("current_call_ctx"):
+            return  # no layer is being called: who holds it is seen later
         outermost = self._get_call_context().entry_layer
         self._maybe_reset_call_context()
-        if outermost is self:  # no layer is being called: who holds it is seen later
+        if outermost is self:  # as above
             if self.positive is None and (isinstance(x, keras.Variable) or in_stateless_scope()):
                 self._add_scales_for(x)
-            self._is_decided = isinstance(self.positive, tf.Variable)
             return
-        holders = [h for h in outermost._flatten_layers() if any(e is self for e in h._layers)]
-        if self.positive is None and not holders and not isinstance(x, tf.Variable):
+        layers = outermost._flatten_layers()
+        holders = [h for h in layers if any(e is self for e in h._layers)]
+        if not (holders or self._is_lent_scales() or self._is_of_a_module(x, layers)):
             raise ValueError(
                 "a quantizer with trained scales must be an attribute of the Keras layer that "
                 f"calls it, or in a list or dict that is one; {outermost.name} does not hold "
                 f"{self!r}, so Keras would neither train nor save its scales"
             )
-        if holders and self.positive is None:  # else of a tf.Module, which has the scales as well
+        if holders and self.positive is None:
             self._add_scales_for(x)
+        elif holders and not isinstance(self.positive, keras.Variable):
+            self._replace_scales(layers)
         for holder in holders:
             self._show(holder)
-        self._is_decided = True
+        self._is_decided = isinstance(self.positive, keras.Variable)
+
+    def _is_of_a_module(self, x: Any, layers: list[Any]) -> bool:
+        """Whether a `tf.Module` calls it that has its scales, which Keras need not train."""
+        return isinstance(x, tf.Variable) or (self.positive is not None and self._is_in(layers))
+
+    def _is_in(self, layers: list[Any]) -> bool:
+        """Whether a `tf.Module` that is an attribute of one of the layers holds it."""
+        values = [value for layer in layers for value in vars(layer).values()]
+        modules = [
+            value
+            for value in values
+            if isinstance(value, tf.Module) and not isinstance(value, keras.layers.Layer)
+        ]
+        return any(e is self for module in modules for e in module.submodules)
 
     def _show(self, holder: Any) -> None:
         """Lets Keras save it if its attribute has the name of one of Keras's, such as `quantize`.
@@ -114,10 +133,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
                 vars(holder)[f"{name}_scales"] = value
 
     def _add_scales_for(self, x: Any) -> None:
-        with AutocastScope(None):
-            weights = _arguments.tensor(x, self._input_name, self.dtype)
-        if weights.dtype != self.dtype:
-            return  # which the call says
+        weights = self._checked(x)  # which Keras may have cast
         if self.starts_at_mean and not (isinstance(x, keras.Variable) or _is_known(weights)):
             raise ValueError(
                 'initial="mean" needs the first weights themselves in a Keras layer, got a tensor '
@@ -127,19 +143,53 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
 
         def initial(*_: Any, **__: Any) -> tf.Tensor:
             with AutocastScope(None):
-                return self.initial_scale(tf.convert_to_tensor(x))
+                first = tf.convert_to_tensor(x)
+            return self.initial_scale(tf.cast(first, self.dtype))
 
         self._add_scales(dict.fromkeys(self.scale_names, initial))
 
-    def _add_scales(self, initializers: dict[str, Callable[..., Any]]) -> None:
+    def _replace_scales(self, layers: list[Any]) -> None:
+        """Lets Keras have the scales of a call before that of the layer that holds the quantizer.
+
+        Raises:
+            ValueError: Another has them as well.
+        """
+        owner = None
+        if isinstance(self.positive, tf.distribute.DistributedValues):
+            owner = "a strategy"
+        elif self._is_in(layers):
+            owner = "a tf.Module"
+        elif self._is_uninitialized():
+            owner = "a function that is being traced"
+        if owner:
+            raise ValueError(
+                f"positive and negative must be made by the Keras layer that holds {self!r}, got "
+                f"those of {owner}, which called it before: call the layer first"
+            )
         with tf.init_scope():
+            self._add_scales_of({name: getattr(self, name).numpy() for name in self.scale_names})
+
+    def _add_scales_of(self, values: dict[str, Any]) -> None:
+        self._add_scales({name: lambda *_, v=v, **__: v for name, v in values.items()})
+
+    def _add_scales(self, initializers: dict[str, Callable[..., Any]]) -> None:
+        """Makes Keras's variables the scales, unless another thread was first."""
+        with tf.init_scope(), name_scope(self.name, caller=self):
             scales = {
-                name: self.add_weight(name=name, shape=(), initializer=initializer, autocast=False)
+                name: keras.Variable(
+                    initializer, (), self.variable_dtype, autocast=False, name=name
+                )
                 for name, initializer in initializers.items()
             }
-        for name in reversed(self.scale_names):  # the first one says that there are all
-            setattr(self, name, scales[name])
-        self.built = True
+        with quantizers.taking:
+            if isinstance(self.positive, keras.Variable):
+                return
+            self._trace = None
+            self.built = True
+            for scale in scales.values():
+                self._track_variable(scale)
+            for name in reversed(self.scale_names):  # the first one says that there are all
+                setattr(self, name, scales[name])
 
     def _is_lent_scales(self) -> bool:
         """Whether another layer, such as QuantDense has one, made them and looks after them."""
@@ -157,7 +207,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
             raise ValueError(f"the file has no scales for {self.name}")
         values = {name: np.array(store[str(i)]) for i, name in enumerate(self.scale_names)}
         if self.positive is None:  # a layer that was built and not called
-            self._add_scales({k: lambda *_, v=v, **__: v for k, v in values.items()})
+            self._add_scales_of(values)
         for name, value in values.items():
             getattr(self, name).assign(value)
 
