@@ -4,6 +4,7 @@
 import inspect
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -702,10 +703,22 @@ def test_old_keras_is_refused(monkeypatch, version):
 
 
 LEGACY = """
+import pickle
 import sys
 sys.path.insert(0, "python")
 import lowbit
 earlier = lowbit.ttq_weight_quantizer(initial="mean")
+
+
+class Own(lowbit.quantizers.TTQWeightQuantizer):
+    pass
+
+
+own = Own()
+with open(sys.argv[2], "rb") as file:
+    read = pickle.load(file)
+print(read.name, [float(v.assign_add(1.0)) for v in read.trainable_variables])
+written = pickle.dumps(read)
 print("keras" in sys.modules, "lowbit.layers" in sys.modules)
 import keras
 import numpy as np
@@ -725,6 +738,7 @@ model = keras.Sequential([keras.Input([4]), Layer()])
 model.compile("sgd", "mse")
 model.fit(np.ones([4, 4]), np.ones([4, 2]), verbose=0)
 print(len(model.trainable_weights), type(earlier) is lowbit.quantizers.TTQWeightQuantizer)
+print(type(own) is Own, pickle.loads(written).name)
 """
 
 
@@ -732,14 +746,19 @@ def test_keras_that_is_imported_after_lowbit(tmp_path):
     """As in a program of Keras 2, which TensorFlow then takes for its own, that loads a model."""
     model = keras.Sequential([keras.Input([4]), layers.QuantDense(2, kernel_quantizer="twn")])
     model.save(tmp_path / "model.keras")
+    quantizer = lowbit.ttq_weight_quantizer(initial=2.0)
+    quantizer(keras.Variable(np.ones(2, np.float32)))
+    (tmp_path / "quantizer.pickle").write_bytes(pickle.dumps(quantizer))
     result = subprocess.run(
-        [sys.executable, "-c", LEGACY, str(tmp_path / "model.keras")],
+        [sys.executable, "-c", LEGACY, *map(str, sorted(tmp_path.iterdir()))],
         env={**os.environ, "TF_USE_LEGACY_KERAS": "1"},
         capture_output=True,
         text=True,
     )
     assert result.stdout.splitlines() == [
+        f"{quantizer.name} [3.0, 3.0]",
         "False False",
         repr(lowbit.get("twn")),
         "3 True",
+        f"True {quantizer.name}",
     ], result.stderr

@@ -188,6 +188,20 @@ def _variable(value: Any, dtype: str, name: str) -> tf.Variable:
     return tf.Variable(value, dtype=dtype, name=name)
 
 
+class PickledScale:
+    """A scale that Keras looks after, if it does where the pickle is read."""
+
+    def __init__(self, scale: Any) -> None:
+        self._scale = scale
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _scale, (self._scale.numpy(), self._scale.dtype, self._scale.name)
+
+
+def _scale(value: Any, dtype: str, name: str) -> Any:
+    return TTQWeightQuantizer._pickled_scale(value, dtype, name)
+
+
 class _Key:
     """The arguments of a quantizer as they compare and hash: tensors and variables by identity."""
 
@@ -306,6 +320,7 @@ class TTQWeightQuantizer(Quantizer):
     bits = 2
     scale_names = ("positive", "negative")
     _input_name = "weights"
+    _pickled_scale = staticmethod(_variable)  # what that becomes; with Keras, one of its own
     # Those that were made before Keras was imported, which makes layers of them (layers/_ttq.py).
     _without_keras: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
     # A `tf.function` takes equal arguments for one: it would use the scales of the first it met.

@@ -23,7 +23,7 @@ from lowbit.layers._quantizers import supports_jit
 
 _Plain = quantizers.TTQWeightQuantizer
 # What every layer has for itself, and does not give its copies.
-_OF_LAYERS = frozenset(vars(keras.layers.Layer(name="any"))) - {"name"}
+_OF_LAYERS = frozenset(vars(keras.layers.Layer(name="any"))) - {"name"} | {"_is_decided"}
 _NOT_SAVED = frozenset(name for name in dir(keras.Model) if not name.startswith("_"))
 
 
@@ -37,6 +37,10 @@ def _asked(name: str) -> Any:
     return property(get)
 
 
+def _scale(value: Any, dtype: str, name: str) -> Any:
+    return keras.Variable(value, dtype=dtype, name=name, autocast=False)
+
+
 class TTQWeightQuantizer(_Plain, keras.layers.Layer):
     # A Keras layer has an attribute and a property where a `tf.Module`, and a quantizer, have the
     # other of the two.
@@ -45,6 +49,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
     variables = _asked("variables")
     trainable_variables = _asked("trainable_variables")
     non_trainable_variables = _asked("non_trainable_variables")
+    _pickled_scale = staticmethod(_scale)
     __reduce__ = object.__reduce__  # Keras's writes a whole model
 
     def __new__(cls, *_: Any, **__: Any) -> TTQWeightQuantizer:
@@ -223,29 +228,16 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
+        state["_name"] = state.pop("name")  # as a `tf.Module` has it
         for name in self.scale_names:
             if isinstance(state[name], keras.Variable):
-                state[name] = _PickledScale(state[name])
+                state[name] = quantizers.PickledScale(state[name])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__({"name": state["_name"], **state})
         self._become_layer()
         self.built = self.positive is not None
-
-
-class _PickledScale:
-    """A scale, also one of a strategy, which cannot be pickled itself."""
-
-    def __init__(self, scale: Any) -> None:
-        self._scale = scale
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _scale, (self._scale.numpy(), self._scale.dtype, self._scale.name)
-
-
-def _scale(value: Any, dtype: str, name: str) -> Any:
-    return keras.Variable(value, dtype=dtype, name=name, autocast=False)
 
 
 def _is_known(tensor: Any) -> bool:
@@ -256,5 +248,6 @@ TTQWeightQuantizer.__doc__ = _Plain.__doc__
 for _attribute in ("__module__", "__name__", "__qualname__"):
     setattr(TTQWeightQuantizer, _attribute, getattr(_Plain, _attribute))
 for _earlier in list(_Plain._without_keras):
-    _earlier.__class__ = TTQWeightQuantizer
-    _earlier._become_layer()
+    if type(_earlier) is _Plain:  # not a class of the user's own
+        _earlier.__class__ = TTQWeightQuantizer
+        _earlier._become_layer()
