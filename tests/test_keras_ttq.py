@@ -524,3 +524,16 @@ def test_pickle_of_a_strategy():
 def test_summary():
     model, _ = network(Mean)
     assert lowbit.summary(model).total.parameters == 14
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_keras_quantizes_what_is_beside_it(called):
+    class Unused(Holder):
+        def call(self, x):
+            return x @ (self.ternary(self.kernel) if called else self.kernel)
+
+    dense = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input([6]), Unused(), dense])
+    with pytest.warns(UserWarning, match="is a quantizer, which Keras cannot quantize"):
+        model.quantize("int8")
+    assert dense.quantization_mode == "int8"

@@ -200,6 +200,17 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         """Whether another layer, such as QuantDense has one, made them and looks after them."""
         return isinstance(self.positive, keras.Variable) and not self.built
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Not possible.
+
+        Raises:
+            NotImplementedError: Always; `keras.Model.quantize` then warns, and goes on.
+        """
+        raise NotImplementedError(f"{self.name} is a quantizer, which Keras cannot quantize")
+
+    def _check_quantize_args(self, *args: Any, **kwargs: Any) -> None:
+        """What Keras asks before, which stops it altogether for a layer that is not built."""
+
     def save_own_variables(self, store: Any) -> None:
         if self.positive is not None and not self._is_lent_scales():
             for i, name in enumerate(self.scale_names):
