@@ -537,3 +537,24 @@ def test_keras_quantizes_what_is_beside_it(called):
     with pytest.warns(UserWarning, match="is a quantizer, which Keras cannot quantize"):
         model.quantize("int8")
     assert dense.quantization_mode == "int8"
+
+
+def test_shared_by_two_layers(tmp_path):
+    def shared():
+        layers = [Holder(), Holder()]
+        layers[1].ternary = layers[0].ternary
+        dense = keras.layers.Dense(6)
+        return keras.Sequential([keras.Input([6]), layers[0], dense, layers[1]]), layers[0]
+
+    model, layer = shared()
+    fit(model)
+    set_scales(layer, 7.0, 8.0)
+    assert len(model.trainable_weights) == 6
+    model.save_weights(tmp_path / "model.weights.h5")
+    again, twin = shared()
+    again.load_weights(tmp_path / "model.weights.h5")
+    assert scales(twin) == [7.0, 8.0]
+    np.testing.assert_array_equal(again(X), model(X))
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="that shared a quantizer must share one again"):
+        keras.saving.load_model(tmp_path / "model.keras")

@@ -220,7 +220,10 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         if self._is_lent_scales() or (self.positive is None and not store.keys()):
             return
         if not store.keys():
-            raise ValueError(f"the file has no scales for {self.name}")
+            raise ValueError(
+                f"the file has no scales for {self.name}; layers that shared a quantizer "
+                "must share one again: make them so, and use load_weights, not load_model"
+            )
         values = {name: np.array(store[str(i)]) for i, name in enumerate(self.scale_names)}
         if self.positive is None:  # a layer that was built and not called
             self._add_scales_of(values)
