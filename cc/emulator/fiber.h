@@ -55,11 +55,11 @@ class Fiber {
   bool done_ = false;
   // For AddressSanitizer and ThreadSanitizer. Not locals of the function that switches: the last
   // switch would leave their red zones on a stack that is used again.
-  void* self_fake_stack_ = nullptr;
-  void* host_fake_stack_ = nullptr;
-  const void* host_bottom_ = nullptr;
-  size_t host_size_ = 0;
-  void* host_tsan_ = nullptr;
+  [[maybe_unused]] void* self_fake_stack_ = nullptr;
+  [[maybe_unused]] void* host_fake_stack_ = nullptr;
+  [[maybe_unused]] const void* host_bottom_ = nullptr;
+  [[maybe_unused]] size_t host_size_ = 0;
+  [[maybe_unused]] void* host_tsan_ = nullptr;
 };
 
 // Tells that all fibers of a launch have ended. ThreadSanitizer must take the threads of one launch
