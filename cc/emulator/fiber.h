@@ -53,13 +53,17 @@ class Fiber {
   void (*body_)(void*) = nullptr;
   void* argument_ = nullptr;
   bool done_ = false;
-  // For AddressSanitizer and ThreadSanitizer. Not locals of the function that switches: the last
-  // switch would leave their red zones on a stack that is used again.
-  [[maybe_unused]] void* self_fake_stack_ = nullptr;
-  [[maybe_unused]] void* host_fake_stack_ = nullptr;
-  [[maybe_unused]] const void* host_bottom_ = nullptr;
-  [[maybe_unused]] size_t host_size_ = 0;
-  [[maybe_unused]] void* host_tsan_ = nullptr;
+  // Not locals of the function that switches: the last switch would leave their red zones on a
+  // stack that is used again.
+#if defined(__SANITIZE_ADDRESS__)
+  void* self_fake_stack_ = nullptr;
+  void* host_fake_stack_ = nullptr;
+  const void* host_bottom_ = nullptr;
+  size_t host_size_ = 0;
+#endif
+#if defined(__SANITIZE_THREAD__)
+  void* host_tsan_ = nullptr;
+#endif
 };
 
 // Tells that all fibers of a launch have ended. ThreadSanitizer must take the threads of one launch
