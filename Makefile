@@ -35,7 +35,8 @@ help:  ## List the targets
 
 demo: start  ## Train small networks with each quantizer
 	@$(CONFIGURE) $(FOR_PYTHON) -DLOWBIT_TF=ON >/dev/null
-	@$(COMPILE) --target lowbit_ops
+	@$(BIN)/python -c 'import keras, matplotlib.pyplot, sklearn.datasets' 2>/dev/null & \
+	  $(COMPILE) --target lowbit_ops
 	$(BIN)/python -m lowbit demo $(DEMO_ARGS)
 
 # A file runs in one process, since its tests share what they have built.
@@ -98,7 +99,7 @@ kernels: $(TOOLS)
 	@$(COMPILE) --target lowbit_cpu_levels
 
 cuda-toolkit: $(ENVIRONMENT)  ## Install a CUDA compiler into the environment
-	$(BIN)/pip install --quiet 'cuda-toolkit[nvcc,cudart,nvvm,crt,cccl]==13.0.2'
+	$(PIP) 'cuda-toolkit[nvcc,cudart,nvvm,crt,cccl]==13.0.2'
 
 gpu-test: build $(TESTS)  ## Run the tests of the ops on a GPU, with TensorFlow
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} LOWBIT_TEST_DEVICE=/GPU:0 \
@@ -126,12 +127,13 @@ $(TOOLS): pyproject.toml setup.py
 	@echo 'on two cores, with a fast network, two minutes for the demo, five for everything'
 	@$(BIN)/python -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' \
 	  2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet 'setuptools>=77' 'cmake>=3.22' ninja 'pybind11>=2.12'
+	$(PIP) 'pip>=21.3' 'setuptools>=77' 'cmake>=3.22' ninja 'pybind11>=2.12'
 	@touch $@
 
+# Python compiles what it imports, when it does: all of TensorFlow would take 15 s more.
+PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --no-compile
 # CMake is left to the targets that compile.
-INSTALL = LOWBIT_SKIP_CMAKE=1 $(BIN)/pip install --quiet --no-build-isolation '$(TENSORFLOW)'
+INSTALL = LOWBIT_SKIP_CMAKE=1 $(PIP) --no-build-isolation '$(TENSORFLOW)'
 
 $(ENVIRONMENT): $(TOOLS)
 	@rm -f $(VENV)/*-tf*.stamp

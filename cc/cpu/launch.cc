@@ -2,7 +2,7 @@
 // Picks the instruction set that runs a recipe.
 #include "cpu/launch.h"
 
-#ifdef LOWBIT_X86_LEVELS
+#ifdef __x86_64__
 #include <cpuid.h>
 #endif
 
@@ -20,44 +20,46 @@ namespace lowbit {
   template <class Recipe>                                                 \
   bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes); \
   }
-LOWBIT_LEVEL(baseline)
-#ifdef LOWBIT_X86_LEVELS
-LOWBIT_LEVEL(sse4)
-LOWBIT_LEVEL(avx2)
-LOWBIT_LEVEL(avx512)
-#endif
+#include "cpu/levels.inc"
+#undef LOWBIT_LEVEL
 
 namespace {
+
+// Whether this machine has a level's instructions.
+struct Has {
+  static bool baseline() { return true; }
+#ifdef __x86_64__
+  static bool sse4() { return __builtin_cpu_supports("sse4.1"); }
+
+  // GCC before 11 and Clang before 17 have no name for F16C.
+  static bool avx2() {
+    unsigned eax, ebx, ecx = 0, edx;
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
+           (ecx & bit_F16C);
+  }
+
+  static bool avx512() {
+    return avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+#endif
+};
 
 struct Level {
   const char* name;
   bool (*supported)();
 };
 
-#ifdef LOWBIT_X86_LEVELS
-bool HasSse4() { return __builtin_cpu_supports("sse4.1"); }
+enum Index {
+#define LOWBIT_LEVEL(isa) k_##isa,
+#include "cpu/levels.inc"
+#undef LOWBIT_LEVEL
+};
 
-// GCC before 11 and Clang before 17 have no name for F16C.
-bool HasAvx2() {
-  unsigned eax, ebx, ecx = 0, edx;
-  return __builtin_cpu_supports("avx2") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
-         (ecx & bit_F16C);
-}
-
-bool HasAvx512() {
-  return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-#endif
-
-// Narrowest first.
 constexpr Level kLevels[] = {
-    {"baseline", [] { return true; }},
-#ifdef LOWBIT_X86_LEVELS
-    {"sse4", HasSse4},
-    {"avx2", HasAvx2},
-    {"avx512", HasAvx512},
-#endif
+#define LOWBIT_LEVEL(isa) {#isa, Has::isa},
+#include "cpu/levels.inc"
+#undef LOWBIT_LEVEL
 };
 
 const Level* Find(const char* name) {
@@ -116,16 +118,13 @@ void SetStreamBytes(int64_t bytes) { StreamBytes().store(bytes, std::memory_orde
 template <class Recipe>
 bool LaunchCpu(const Recipe& recipe, const Host& host) {
   const int64_t stream_bytes = StreamBytes().load(std::memory_order_relaxed);
-#ifdef LOWBIT_X86_LEVELS
   switch (Active().load(std::memory_order_relaxed) - kLevels) {
-    case 3:
-      return avx512::Run(recipe, host, stream_bytes);
-    case 2:
-      return avx2::Run(recipe, host, stream_bytes);
-    case 1:
-      return sse4::Run(recipe, host, stream_bytes);
+#define LOWBIT_LEVEL(isa) \
+  case k_##isa:           \
+    return isa::Run(recipe, host, stream_bytes);
+#include "cpu/levels.inc"
+#undef LOWBIT_LEVEL
   }
-#endif
   return baseline::Run(recipe, host, stream_bytes);
 }
 
