@@ -206,10 +206,13 @@ def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
     """Returns what a kernel takes of the tensors x and dy and of TTQ's two scales, in its order."""
     scales = [np.array([s], x.dtype) for s in scales]
     return {
+        "linear": [x],
         "linear_grad": [dy, x],
+        "binary": [x],
         "ttq": [x, *scales],
         "ttq_grad": [dy, x, *scales],
-    }.get(kernel, [x])
+        "twn": [x],
+    }[kernel]
 
 
 def decided_inputs(kernel, size, dtype, layout=None, hyper=0.7):
@@ -239,8 +242,10 @@ def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
     elif kernel == "ttq_grad":
         dy, w, positive, negative = inputs
         outputs = reference.ttq_grad(dy, w, positive[0], negative[0], hyper)
-    else:
+    elif kernel == "twn":
         outputs = [reference.twn(x, hyper, axis)]
+    else:
+        raise ValueError(f"no reference is known for the kernel {kernel!r}")
     return [np.ravel(y) for y in outputs]
 
 
