@@ -76,6 +76,20 @@ struct Whole : Layout {
   LOWBIT_HD explicit Whole(int64_t size) : Layout{1, 1, size} {}
 };
 
+// The layouts of a recipe on values of type T: these, but for a T that XLA traces.
+template <typename T>
+struct LayoutsOf {
+  using Tensor = Whole;
+  using Channels = Layout;
+};
+template <typename T>
+using TensorLayout = typename LayoutsOf<T>::Tensor;
+template <typename T>
+using ChannelLayout = typename LayoutsOf<T>::Channels;
+
+// A threshold that may be any finite number.
+constexpr double kUnlimited = __builtin_inf();
+
 // The statistics of a formula that needs none.
 template <typename V>
 struct NoStats {};

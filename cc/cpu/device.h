@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU's verbs for the recipes of core/: Map, Reduce, and MapReduce, which does both in one
 // pass. Included by kernels.cc alone, once per instruction set.
+//
+// From a verb down to the formula: ForTasks (threads), WithStats (of one channel or of a lane
+// each), WithStream (stores past the cache or not), MapPiece or ReducePiece, ForPacks (SIMD
+// registers).
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
 
@@ -20,60 +24,74 @@ namespace lowbit::LOWBIT_ISA {
 // 350.
 constexpr int64_t kSerialElements = 262144;
 
+// Of tensors with the layout L, and the statistics S<C> of the whole or of each channel.
+template <class L, template <class> class S, typename C>
 class Device {
  public:
-  Device(const Host& host, int64_t stream_bytes) : host_(host), stream_bytes_(stream_bytes) {}
+  // `of_tensor` has room for one channel's statistics; more are allocated.
+  Device(const Host& host, int64_t stream_bytes, const L& layout, S<C>* of_tensor)
+      : host_(host), stream_bytes_(stream_bytes), plan_(layout, kMaxWidth), stats_(of_tensor) {
+    if (plan_.channels() == 1 || layout.empty()) return;
+    stats_ = static_cast<S<C>*>(Allocate(plan_.channels(), sizeof(S<C>)));
+    if (ok_) __builtin_memset(static_cast<void*>(stats_), 0, plan_.channels() * sizeof(S<C>));
+  }
 
   // Whether there was memory enough.
   bool ok() const { return ok_; }
 
+  // y = f(stats, x...)
+  template <class F, typename T, class... In>
+  void Map(const F& f, T* y, const In*... x) {
+    const bool streams = Streams(y, x...);
+    ForTasks(StatsBytes(), [&, stats = stats_](const Piece& piece, Scratch scratch) {
+      WithStats(piece, stats, scratch, [&](auto lanes) {
+        WithStream(streams, piece, y,
+                   [&](auto stream) { MapPiece<stream>(f, lanes, piece, y, x...); });
+      });
+    });
+  }
+
+  // r.Finish(joined r(stats, x...), count, stats) for each channel
+  template <class R, class... In>
+  void Reduce(const R& r, const In*... x) {
+    MapAndFinish(nullptr, r, static_cast<void*>(nullptr), x...);
+  }
+
+  // Both, reading x once. The map sees the statistics as they were before.
+  template <class F, class R, typename T, class... In>
+  [[nodiscard]] Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
+    static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
+    MapAndFinish(f, r, y, x...);
+    return {};
+  }
+
+ private:
   void* Allocate(int64_t count, int64_t bytes_each) {
     void* memory = host_.allocate(host_.context, Product(count, bytes_each));
     ok_ = ok_ && memory != nullptr;
     return memory;
   }
 
-  // y = f(stats, x...)
-  template <class F, template <class> class S, typename C, typename T, class... In>
-  void Map(const F& f, const S<C>* stats, const Layout& layout, T* y, const In*... x) {
-    const Plan plan(layout, kMaxWidth);
-    const bool streams = Streams(plan, y, x...);
-    ForTasks(plan, StatsBytes<S, C>(plan), [&](const Piece& piece, Scratch scratch) {
-      WithStats(piece, stats, scratch, [&](auto lanes) {
-        WithStream<C>(streams, piece, y,
-                      [&](auto stream) { MapPiece<stream>(f, lanes, piece, y, x...); });
-      });
-    });
-  }
-
-  // r.Finish(joined r(stats, x...), count, stats) for each channel
-  template <class R, template <class> class S, typename C, class... In>
-  void Reduce(const R& r, S<C>* stats, const Layout& layout, const In*... x) {
-    MapReduce(nullptr, r, stats, layout, static_cast<void*>(nullptr), x...);
-  }
-
-  // Both, reading x once. The map sees the statistics as they were before.
-  template <class F, class R, template <class> class S, typename C, typename T, class... In>
-  void MapReduce(const F& f, const R& r, S<C>* stats, const Layout& layout, T* y, const In*... x) {
-    const Plan plan(layout, kMaxWidth);
+  template <class F, class R, typename T, class... In>
+  void MapAndFinish(const F& f, const R& r, T* y, const In*... x) {
     double few[kFewTotals];
-    const int64_t totals = Product(plan.parts(), plan.channels(), R::kTerms);
+    const int64_t channels = plan_.channels();
+    const int64_t totals = Product(plan_.parts(), channels, R::kTerms);
     double* part = few;
     if (totals > kFewTotals) part = static_cast<double*>(Allocate(totals, sizeof(double)));
-    const bool streams = Streams(plan, y, x...);
-    const int64_t bytes = StatsBytes<S, C>(plan) + SumsBytes<R>(plan);
-    ForTasks(plan, bytes, [&](const Piece& piece, Scratch scratch) {
-      double* total = part + piece.part * R::kTerms * plan.channels() + piece.channel;
+    const bool streams = Streams(y, x...);
+    const int64_t bytes = StatsBytes() + SumsBytes<R>();
+    ForTasks(bytes, [&, stats = stats_](const Piece& piece, Scratch scratch) {
+      double* total = part + piece.part * R::kTerms * channels + piece.channel;
       WithStats(piece, stats, scratch, [&](auto lanes) {
-        WithStream<C>(streams, piece, y, [&](auto stream) {
-          ReducePiece<stream>(f, r, lanes, piece, scratch, total, plan.channels(), y, x...);
+        WithStream(streams, piece, y, [&](auto stream) {
+          ReducePiece<stream>(f, r, lanes, piece, scratch, total, channels, y, x...);
         });
       });
     });
-    if (ok_) FinishChannels(r, plan, part, stats);
+    if (ok_) FinishChannels(r, part);
   }
 
- private:
   static constexpr int64_t kFewTotals = 64;
   // Scratch memory on the stack: enough for the reductions of one channel, and for 64 of them.
   static constexpr int64_t kFewBytes = 16384;
@@ -82,9 +100,9 @@ class Device {
   // that: long runs of memory while there is much, single tasks at the end, so that none waits for
   // another that shares its core with something else. Each has `bytes` of scratch memory.
   template <class Body>
-  void ForTasks(const Plan<Layout>& plan, int64_t bytes, Body body) {
+  void ForTasks(int64_t bytes, Body body) {
     struct Tasks {
-      const Plan<Layout>& plan;
+      const Plan<L>& plan;
       Body& body;
       int64_t threads;
       char* scratch;  // of all threads, or nullptr where a stack has room for it
@@ -119,11 +137,11 @@ class Device {
         return last;
       }
     };
-    const bool serial = plan.tasks() <= 1 || plan.size() <= kSerialElements;
-    const int64_t calls = serial ? 1 : Smaller(host_.threads, plan.tasks());
-    Tasks tasks{plan, body, host_.threads, nullptr, bytes};
+    const bool serial = plan_.tasks() <= 1 || plan_.size() <= kSerialElements;
+    const int64_t calls = serial ? 1 : Smaller(host_.threads, plan_.tasks());
+    Tasks tasks{plan_, body, host_.threads, nullptr, bytes};
     if (bytes > kFewBytes) tasks.scratch = AllocateScratch(Product(calls, bytes));
-    if (!ok_ || plan.tasks() == 0) return;
+    if (!ok_ || plan_.tasks() == 0) return;
     if (serial) return Tasks::Run(&tasks);
     host_.run(host_.context, calls, {&tasks, &Tasks::Run});
   }
@@ -139,25 +157,27 @@ class Device {
     return scratch_;
   }
 
-  template <template <class> class S, typename C>
-  static int64_t StatsBytes(const Plan<Layout>& plan) {
-    if constexpr (kFieldsOf<S<C>> > 0) {
-      if (plan.task_channels() > 1) return LaneStats<S, C>::Bytes(plan.width());
+  // Whether statistics may differ from lane to lane.
+  static constexpr bool kHasLaneStats = kFieldsOf<S<C>> > 0 && !std::is_same_v<L, Whole>;
+
+  int64_t StatsBytes() const {
+    if constexpr (kHasLaneStats) {
+      if (plan_.task_channels() > 1) return LaneStats<S, C>::Bytes(plan_.width());
     }
     return 0;
   }
 
   template <class R>
-  static int64_t SumsBytes(const Plan<Layout>& plan) {
+  int64_t SumsBytes() const {
     int64_t bytes = 0;
     Accumulators<R, Accumulator>().ForEach(
-        [&](const auto& sum, auto) { bytes += sum.Bytes(plan.width(), plan.task_channels()); });
+        [&](const auto& sum, auto) { bytes += sum.Bytes(plan_.width(), plan_.task_channels()); });
     return bytes;
   }
 
-  template <template <class> class S, typename C, class Body>
+  template <class Body>
   static void WithStats(const Piece& piece, const S<C>* stats, Scratch& scratch, Body body) {
-    if constexpr (kFieldsOf<S<C>> > 0) {
+    if constexpr (kHasLaneStats) {
       if (piece.channels > 1) return body(LaneStats<S, C>(stats, piece, scratch));
     }
     body(UniformStats<S, C>(stats, piece));
@@ -166,12 +186,12 @@ class Device {
   // Streamed stores pay where the output outgrows the cache and nobody reads it there: 1.5x on a
   // tensor of 51 M floats. In place they cost, since the line is in the cache already.
   template <typename T, class... In>
-  bool Streams(const Plan<Layout>& plan, const T* y, const In*... x) const {
+  bool Streams(const T* y, const In*... x) const {
     if constexpr (std::is_void_v<T>) {
       return false;
     } else {
       const bool in_place = ((static_cast<const void*>(x) == static_cast<const void*>(y)) || ...);
-      return Product(plan.size(), sizeof(T)) > stream_bytes_ && !in_place;
+      return Product(plan_.size(), sizeof(T)) > stream_bytes_ && !in_place;
     }
   }
 
@@ -186,7 +206,7 @@ class Device {
   }
 
   // body(std::true_type()) where the piece can be streamed to y, else body(std::false_type()).
-  template <typename C, typename T, class Body>
+  template <typename T, class Body>
   static void WithStream(bool streams, const Piece& piece, const T* y, Body body) {
     if constexpr (!std::is_void_v<T>) {
       constexpr int64_t kStore = Pack<C>::kLanes * sizeof(T);
@@ -196,7 +216,7 @@ class Device {
   }
 
   // body(i, lane, count) for every pack of a row that begins at element i; the last may be short.
-  template <typename C, class Body>
+  template <class Body>
   static LOWBIT_HD void ForPacks(int64_t begin, int64_t width, Body body) {
     constexpr int64_t kPack = Pack<C>::kLanes;
     int64_t lane = 0;
@@ -222,7 +242,7 @@ class Device {
                                                 int64_t stride, int64_t width, T* y,
                                                 const In*... x) {
     for (int64_t row = 0; row < rows; ++row) {
-      ForPacks<Compute<T>>(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
+      ForPacks(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
         Store<stream>(y + i, count, f(stats.At(lane), Load(x + i, count)...));
       });
     }
@@ -252,7 +272,7 @@ class Device {
   static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
                                int64_t width, Accumulators<R, Accumulator>& sums, T* y,
                                const In*... x) {
-    ForPacks<typename R::C>(begin, width, [&](int64_t i, int64_t lane, auto count) {
+    ForPacks(begin, width, [&](int64_t i, int64_t lane, auto count) {
       const auto add = [&](auto... in) {
         const auto& s = stats.At(lane);
         const auto terms = r(s, in...);
@@ -264,25 +284,25 @@ class Device {
   }
 
   // Joins a channel's parts pairwise, in place, and finishes it.
-  template <class R, class S>
-  static void FinishChannels(const R& r, const Plan<Layout>& plan, double* part, S* stats) {
-    JoinParts<R, 0>(plan, part);
-    if constexpr (R::kTerms > 1) JoinParts<R, 1>(plan, part);
-    for (int64_t c = 0; c < plan.channels(); ++c) {
+  template <class R>
+  void FinishChannels(const R& r, double* part) {
+    JoinParts<R, 0>(part);
+    if constexpr (R::kTerms > 1) JoinParts<R, 1>(part);
+    for (int64_t c = 0; c < plan_.channels(); ++c) {
       Totals<R::kTerms> total{};
-      for (int k = 0; k < R::kTerms && plan.parts() > 0; ++k) {
-        total.term[k] = part[k * plan.channels() + c];
+      for (int k = 0; k < R::kTerms && plan_.parts() > 0; ++k) {
+        total.term[k] = part[k * plan_.channels() + c];
       }
-      r.Finish(total, plan.per_channel(), stats[c]);
+      r.Finish(total, plan_.per_channel(), stats_[c]);
     }
   }
 
   template <class R, int k>
-  static void JoinParts(const Plan<Layout>& plan, double* part) {
-    const int64_t channels = plan.channels();
+  void JoinParts(double* part) const {
+    const int64_t channels = plan_.channels();
     const auto at = [&](int64_t i) { return part + (i * R::kTerms + k) * channels; };
-    for (int64_t step = 1; step < plan.parts(); step *= 2) {
-      for (int64_t i = 0; i + step < plan.parts(); i += 2 * step) {
+    for (int64_t step = 1; step < plan_.parts(); step *= 2) {
+      for (int64_t i = 0; i + step < plan_.parts(); i += 2 * step) {
         for (int64_t c = 0; c < channels; ++c) {
           at(i)[c] = Joined<R::kJoin[k]>(at(i)[c], at(i + step)[c]);
         }
@@ -292,6 +312,8 @@ class Device {
 
   const Host& host_;
   const int64_t stream_bytes_;
+  const Plan<L> plan_;
+  S<C>* stats_;
   char* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
   bool ok_ = true;

@@ -3,7 +3,7 @@
 #ifndef LOWBIT_CPU_LAUNCH_H_
 #define LOWBIT_CPU_LAUNCH_H_
 
-#include "core/recipes.h"
+#include "core/kernels.inc"
 #include "cpu/host.h"
 
 namespace lowbit {

@@ -32,52 +32,54 @@ __device__ void FinishChannels(const R& r, const Plan<L>& plan, const double* pa
   __syncthreads();
 }
 
-// All verbs of a recipe have its layout, so they share a plan: a parameter of the kernel, since in
-// constant memory it takes no registers.
-template <class L>
+// The plan is a parameter of the kernel, since in constant memory it takes no registers.
+template <class L, template <class> class S, typename C>
 class Device {
  public:
-  __device__ Device(const Team& team, const Plan<L>& plan, const Scratch& scratch, double* shared)
-      : team_(team), plan_(plan), scratch_(scratch), lanes_(shared) {
+  __device__ Device(const Team& team, const Plan<L>& plan, const Scratch& scratch, double* shared,
+                    S<C>* stats)
+      : team_(team), plan_(plan), scratch_(scratch), lanes_(shared), stats_(stats) {
     kept_.slot = reinterpret_cast<uint4*>(reinterpret_cast<char*>(shared) + scratch.lane_bytes);
     kept_.slots = scratch.kept_slots;
     kept_.filled = false;
     kept_.of = nullptr;
   }
 
-  template <class F, template <class> class S, typename C, typename T, class... In>
-  __device__ void Map(const F& f, const S<C>* stats, const L&, T* y, const In*... x) {
-    Pass(f, None{}, stats, y, x...);
+  template <class F, typename T, class... In>
+  __device__ void Map(const F& f, T* y, const In*... x) {
+    Pass(f, None{}, y, x...);
   }
 
   // A single channel's statistics are each thread block's own; several channels' are the team's.
-  template <class R, template <class> class S, typename C, typename T, class... In>
-  __device__ void Reduce(const R& r, S<C>* stats, const L&, const T* x, const In*... more) {
-    const double* part = Pass(None{}, r, stats, static_cast<T*>(nullptr), x, more...);
+  template <class R, typename T, class... In>
+  __device__ void Reduce(const R& r, const T* x, const In*... more) {
+    const double* part = Pass(None{}, r, static_cast<T*>(nullptr), x, more...);
     team_.Sync();
     const bool shared_out = plan_.channels() > 1;
     FinishChannels<Crew<T>::kThreads>(r, plan_, part, shared_out ? team_.rank() : 0,
-                                      shared_out ? team_.size() : 1, lanes_, stats);
+                                      shared_out ? team_.size() : 1, lanes_, stats_);
     if (shared_out) team_.Sync();
   }
 
-  // The last verb of its recipe: one thread block finishes for all.
-  template <class F, class R, template <class> class S, typename C, typename T, class... In>
-  __device__ void MapReduce(const F& f, const R& r, S<C>* stats, const L&, T* y, const In*... x) {
-    const double* part = Pass(f, r, stats, y, x...);
+  // One thread block finishes for all.
+  template <class F, class R, typename T, class... In>
+  [[nodiscard]] __device__ Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
+    static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
+    const double* part = Pass(f, r, y, x...);
     team_.Sync();
     if (team_.rank() == 0) {
-      FinishChannels<Crew<T>::kThreads>(r, plan_, part, 0, 1, lanes_, stats);
+      FinishChannels<Crew<T>::kThreads>(r, plan_, part, 0, 1, lanes_, stats_);
     }
+    return {};
   }
 
  private:
   // Returns where the parts are. A pass runs against the one before, whose end is in the L2 cache.
-  template <class F, class R, template <class> class S, typename C, typename T, class... In>
-  __device__ double* Pass(const F& f, const R& r, const S<C>* stats, T* y, const In*... x) {
+  template <class F, class R, typename T, class... In>
+  __device__ double* Pass(const F& f, const R& r, T* y, const In*... x) {
     const Operands<T, sizeof...(In)> operands(plan_, y, x...);
     double* part = scratch_.part[passes_ % 2];
-    Walk<F, R, S, T, sizeof...(In), L, true> walk(f, r, stats, plan_, operands, lanes_, kept_);
+    Walk<F, R, S, T, sizeof...(In), L, true> walk(f, r, stats_, plan_, operands, lanes_, kept_);
     walk.Run(team_.rank(), team_.size(), passes_ % 2 == 1, part);
     if (!kept_.filled) kept_.of = operands.x[sizeof...(In) - 1];
     kept_.filled = true;
@@ -89,6 +91,7 @@ class Device {
   const Plan<L>& plan_;
   const Scratch& scratch_;
   double* const lanes_;
+  S<C>* const stats_;
   Kept kept_;
   int passes_ = 0;
 };

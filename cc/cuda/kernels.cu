@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every recipe on a GPU: which kernel, how many thread blocks, how much memory.
-#include "core/recipes.h"
+#include "core/kernels.inc"
 #include "cuda/device.cuh"
 #include "cuda/gpu.h"
 #include "cuda/launch.h"
@@ -30,8 +30,9 @@ __global__ void __launch_bounds__(CrewOf<Recipe>::kThreads, CrewOf<Recipe>::kPer
   using Stats = typename Recipe::Stats;
   LOWBIT_DYNAMIC_SHARED(double, shared);
   __shared__ Stats one;
-  Device device(team, plan, scratch, shared);
-  recipe.Run(device, plan.channels() > 1 ? static_cast<Stats*>(scratch.stats) : &one);
+  Stats* const stats = plan.channels() > 1 ? static_cast<Stats*>(scratch.stats) : &one;
+  Device device(team, plan, scratch, shared, stats);
+  recipe.Run(device);
 }
 
 // As CUDA's functions take it.
@@ -125,8 +126,9 @@ cudaError_t LaunchTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const T
 template <class Recipe>
 cudaError_t LaunchAsPasses(const Recipe& recipe, const Gpu& gpu, const Scratch& scratch,
                            cudaStream_t stream) {
-  PassDevice device(gpu, stream, scratch);
-  recipe.Run(device, static_cast<typename Recipe::Stats*>(scratch.stats));
+  PassDevice device(gpu, stream, scratch, recipe.layout,
+                    static_cast<typename Recipe::Stats*>(scratch.stats));
+  recipe.Run(device);
   return device.error();
 }
 
@@ -168,8 +170,9 @@ struct Outputs {
   template <class... Arguments>
   void Reduce(const Arguments&...) {}
   template <class... Arguments>
-  void MapReduce(const Arguments&...) {
+  [[nodiscard]] Last MapReduce(const Arguments&...) {
     more = true;
+    return {};
   }
 };
 
@@ -177,7 +180,7 @@ struct Outputs {
 template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
   Outputs outputs;
-  recipe.Run(outputs, static_cast<typename Recipe::Stats*>(nullptr));
+  recipe.Run(outputs);
   // Before anything is counted: an empty tensor may have more channels than memory has bytes.
   if (recipe.layout.empty() && !outputs.more) return cudaSuccess;
   if (!recipe.layout.countable()) return cudaErrorInvalidValue;

@@ -7,7 +7,7 @@
 
 #include <cstddef>
 
-#include "core/recipes.h"
+#include "core/kernels.inc"
 
 namespace lowbit {
 

@@ -123,56 +123,63 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Launches a kernel for each verb. The first error stops it.
+template <class L, template <class> class S, typename C>
 class PassDevice {
  public:
-  PassDevice(const Gpu& gpu, cudaStream_t stream, const Scratch& scratch)
-      : gpu_(gpu), stream_(stream), scratch_(scratch) {}
+  PassDevice(const Gpu& gpu, cudaStream_t stream, const Scratch& scratch, const L& layout,
+             S<C>* stats)
+      : gpu_(gpu), stream_(stream), scratch_(scratch), plan_(layout, kMaxWidth), stats_(stats) {}
 
   cudaError_t error() const { return error_; }
 
-  template <class F, template <class> class S, typename C, class L, typename T, class... In>
-  void Map(const F& f, const S<C>* stats, const L& layout, T* y, const In*... x) {
-    if (layout.size() == 0) return;
+  template <class F, typename T, class... In>
+  void Map(const F& f, T* y, const In*... x) {
+    const int64_t size = plan_.size();
+    if (size == 0) return;
     if constexpr (!std::is_same_v<L, Whole>) {
-      if (layout.channels > 1) {
-        const Plan plan(layout, kMaxWidth);
-        return Launch(MapRows<F, S, C, L, T, In...>, plan.tasks(), Crew<T>::kThreads, 0, f, stats,
-                      plan, y, x...);
+      if (plan_.channels() > 1) {
+        return Launch(MapRows<F, S, C, L, T, In...>, plan_.tasks(), Crew<T>::kThreads, 0, f, stats_,
+                      plan_, y, x...);
       }
     }
-    const int64_t vectors = Span<T>::Of(y, layout.size()).vectors;
+    const int64_t vectors = Span<T>::Of(y, size).vectors;
     const int64_t wide = CeilDiv(vectors, kMapVectors * kMapThreads);
     if (wide >= gpu_.multiprocessors) {
-      return Launch(MapFlat<kMapVectors, F, S<C>, T, In...>, wide, kMapThreads, 0, f, stats,
-                    layout.size(), y, x...);
+      return Launch(MapFlat<kMapVectors, F, S<C>, T, In...>, wide, kMapThreads, 0, f, stats_, size,
+                    y, x...);
     }
     const int64_t blocks = vectors > 0 ? CeilDiv(vectors, kMapThreads) : 1;
-    Launch(MapFlat<1, F, S<C>, T, In...>, blocks, kMapThreads, 0, f, stats, layout.size(), y, x...);
+    Launch(MapFlat<1, F, S<C>, T, In...>, blocks, kMapThreads, 0, f, stats_, size, y, x...);
   }
 
-  template <class R, template <class> class S, typename C, class L, typename T, class... In>
-  void Reduce(const R& r, S<C>* stats, const L& layout, const T* x, const In*... more) {
-    MapReduce(None{}, r, stats, layout, static_cast<T*>(nullptr), x, more...);
+  template <class R, typename T, class... In>
+  void Reduce(const R& r, const T* x, const In*... more) {
+    MapAndFinish(None{}, r, static_cast<T*>(nullptr), x, more...);
   }
 
-  template <class F, class R, template <class> class S, typename C, class L, typename T,
-            class... In>
-  void MapReduce(const F& f, const R& r, S<C>* stats, const L& layout, T* y, const In*... x) {
-    constexpr int kThreads = Crew<T>::kThreads;
-    const Plan plan(layout, kMaxWidth);
-    const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
-    const int64_t most = gpu_.multiprocessors * Crew<T>::kPerSm;
-    Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
-           f, r, stats, plan, scratch_, y, x...);
-    if constexpr (!std::is_same_v<L, Whole>) {
-      if (plan.channels() > 1) {
-        Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(plan.channels(), most), kThreads,
-               scratch_.lane_bytes, r, stats, plan, scratch_);
-      }
-    }
+  template <class F, class R, typename T, class... In>
+  [[nodiscard]] Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
+    static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
+    MapAndFinish(f, r, y, x...);
+    return {};
   }
 
  private:
+  template <class F, class R, typename T, class... In>
+  void MapAndFinish(const F& f, const R& r, T* y, const In*... x) {
+    constexpr int kThreads = Crew<T>::kThreads;
+    const int64_t tasks = plan_.tasks() > 0 ? plan_.tasks() : 1;
+    const int64_t most = gpu_.multiprocessors * Crew<T>::kPerSm;
+    Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
+           f, r, stats_, plan_, scratch_, y, x...);
+    if constexpr (!std::is_same_v<L, Whole>) {
+      if (plan_.channels() > 1) {
+        Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(plan_.channels(), most), kThreads,
+               scratch_.lane_bytes, r, stats_, plan_, scratch_);
+      }
+    }
+  }
+
   template <class... Parameters, class... Arguments>
   void Launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes,
               Arguments... arguments) {
@@ -189,6 +196,8 @@ class PassDevice {
   const Gpu& gpu_;
   const cudaStream_t stream_;
   const Scratch& scratch_;
+  const Plan<L> plan_;
+  S<C>* const stats_;
   cudaError_t error_ = cudaSuccess;
 };
 

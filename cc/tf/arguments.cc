@@ -15,6 +15,7 @@ using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::TensorShapeUtils;
 using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
 
 absl::Status NotScalar(absl::string_view name, absl::string_view shape) {
   return absl::InvalidArgumentError(absl::StrCat(name, " must be a scalar, got shape ", shape));
@@ -40,21 +41,13 @@ double ValueOf(const Tensor& scalar) {
 
 }  // namespace
 
-absl::Status InferScalars(InferenceContext* c, std::initializer_list<ScalarInput> inputs) {
-  for (const ScalarInput& input : inputs) {
-    const auto shape = c->input(input.index);
-    if (c->RankKnown(shape) && c->Rank(shape) != 0) {
-      return NotScalar(input.name, c->DebugString(shape));
-    }
-  }
-  return absl::OkStatus();
+absl::Status InferScalar(InferenceContext* c, ShapeHandle shape, absl::string_view name) {
+  if (!c->RankKnown(shape) || c->Rank(shape) == 0) return absl::OkStatus();
+  return NotScalar(name, c->DebugString(shape));
 }
 
-absl::Status InferAxis(InferenceContext* c, absl::string_view input) {
-  int axis;
-  TF_RETURN_IF_ERROR(c->GetAttr("axis", &axis));
-  const auto shape = c->input(0);
-  return c->RankKnown(shape) ? CheckAxis(input, c->Rank(shape), axis) : absl::OkStatus();
+absl::Status InferAxis(InferenceContext* c, ShapeHandle shape, absl::string_view name, int axis) {
+  return c->RankKnown(shape) ? CheckAxis(name, c->Rank(shape), axis) : absl::OkStatus();
 }
 
 absl::Status CheckScalar(const TensorShape& shape, absl::string_view name) {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/recipes.h"
+#include "core/kernels.inc"
 #include "cpu/float_environment.h"
 #include "cuda/errors.h"
 #include "cuda/launch.h"

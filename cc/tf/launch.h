@@ -47,17 +47,6 @@ struct Gpu {
   static void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe);
 };
 
-// A tensor's elements as the storage type T of the recipes, whose bits are those of TensorFlow's.
-template <typename T>
-const T* Data(const tensorflow::Tensor& tensor) {
-  return static_cast<const T*>(tensor.data());
-}
-
-template <typename T>
-T* Data(tensorflow::Tensor* tensor) {
-  return static_cast<T*>(tensor->data());
-}
-
 }  // namespace lowbit
 
 #endif  // LOWBIT_TF_LAUNCH_H_

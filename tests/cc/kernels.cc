@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/describe.h"
 #include "core/plan.h"
 #include "cpu/launch.h"
 #include "numpy/thread_host.h"
@@ -56,7 +57,7 @@ class GuardedMemory {
   std::vector<Pages> pages_;
 };
 
-bool RunCall(const Call& call) {
+bool RunCall(const TestCall& call) {
   ThreadHost threads_and_memory(call.threads);
   GuardedMemory guarded(call.guard_allocations == 1);
   Host host = threads_and_memory.host();
@@ -76,7 +77,9 @@ bool RunCall(const Call& call) {
     };
   }
   if (call.fail_allocations) host.allocate = [](void*, size_t) -> void* { return nullptr; };
-  return WithRecipe(call, [&](const auto& recipe) { return LaunchCpu(recipe, host); });
+  bool ok = false;
+  WithRecipe(call, [&](const auto& recipe) { ok = LaunchCpu(recipe, host); });
+  return ok;
 }
 
 constexpr size_t kStackBytes = size_t{1} << 20;
@@ -100,13 +103,15 @@ size_t StackBytesOf(void* (*function)(void*), void* argument) {
 }  // namespace
 }  // namespace lowbit
 
-LOWBIT_TEST_EXPORT int lowbit_test_run(const lowbit::Call* call) { return lowbit::RunCall(*call); }
+LOWBIT_TEST_EXPORT int lowbit_test_run(const lowbit::TestCall* call) {
+  return lowbit::RunCall(*call);
+}
 
 // The stack that a call takes, in bytes; 0 where it could not be run.
-LOWBIT_TEST_EXPORT int64_t lowbit_test_stack_bytes(lowbit::Call* call) {
+LOWBIT_TEST_EXPORT int64_t lowbit_test_stack_bytes(lowbit::TestCall* call) {
   const auto nothing = [](void*) -> void* { return nullptr; };
   const auto run = [](void* self) -> void* {
-    return lowbit::RunCall(*static_cast<lowbit::Call*>(self)) ? self : nullptr;
+    return lowbit::RunCall(*static_cast<lowbit::TestCall*>(self)) ? self : nullptr;
   };
   const size_t least = lowbit::StackBytesOf(nothing, nullptr);
   const size_t bytes = lowbit::StackBytesOf(run, call);
@@ -122,6 +127,12 @@ LOWBIT_TEST_EXPORT void lowbit_test_piece(int64_t outer, int64_t channels, int64
   const int64_t found[] = {task + 1 < plan.tasks(), piece.rows,   piece.width,  piece.ragged,
                            piece.channels,          piece.copies, piece.channel};
   std::copy(std::begin(found), std::end(found), fields);
+}
+
+// The ops, as core/describe.h has them.
+LOWBIT_TEST_EXPORT const char* lowbit_test_ops() {
+  static const std::string ops = lowbit::DescribeOps();
+  return ops.c_str();
 }
 
 LOWBIT_TEST_EXPORT const char* lowbit_test_isa() { return lowbit::ActiveIsa(); }

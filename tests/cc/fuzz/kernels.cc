@@ -128,7 +128,7 @@ class Fuzzer {
     Manner plain;
     plain.shared = shared;
     if (!Launch(number, c, plain)) return;
-    const std::string wrong = Wrong(call_);
+    const std::string wrong = Wrong(c, call_);
     if (!wrong.empty()) Report(number, c, plain, wrong);
     std::swap(expected_, outputs_);
     for (const char* level : kLevels) {
@@ -168,7 +168,6 @@ class Fuzzer {
       ok = LaunchCpu(recipe, host.host());
       changed = GetArithmetic() != m.arithmetic;
       SetArithmetic(own);
-      return ok;
     };
     const auto launch = [&] { WithRecipe(call_, run); };
     if (m.on_small_stack) {
@@ -187,14 +186,15 @@ class Fuzzer {
   // Arrays of the call in slots, each in a place of its own.
   void TakeArrays(Random& random, const Case& c, const Manner& m) {
     call_ = {};
-    call_.kernel = c.kernel;
+    call_.op = kOps[c.kernel];
     call_.dtype = c.dtype;
     call_.outer = c.layout.outer;
     call_.channels = c.layout.channels;
     call_.inner = c.layout.inner;
-    call_.bit = c.bit;
-    call_.paper = c.paper;
-    call_.hyper = c.hyper;
+    double* number = call_.number;
+    if (c.kernel == kLinear) *number++ = c.bit;
+    *number = c.hyper;
+    call_.choice[0] = c.paper;
     for (int i = 0; i < kInputs[c.kernel]; ++i) {
       const bool again = m.shared && i > 0 && i != kTensors[c.kernel];
       if (again) {
@@ -269,7 +269,7 @@ class Fuzzer {
   Slot inputs_[4];
   Slot outputs_in_[3];
   std::vector<Slot> scratch_{8};
-  Call call_{};
+  TestCall call_{};
   Bytes expected_[3];
   Bytes outputs_[3];
   int64_t own_journal_[3] = {};
