@@ -63,9 +63,7 @@ class Call(ctypes.Structure):
     ]
 
     @classmethod
-    def of(
-        cls, kernel, dtype, inputs, outputs, layout, bit=2, hyper=0.7, paper=False, **options
-    ):
+    def of(cls, kernel, dtype, inputs, outputs, layout, bit=2, hyper=0.7, paper=False, **options):
         """Returns the call with these addresses; `layout` is outer, channels, inner."""
         return cls(
             OPS[kernel],

@@ -83,7 +83,8 @@ def test_takes_what_picks_a_level(compiler, tmp_path):
 
 @each_compiler
 def test_takes_the_cuda_kernels_on_the_emulator(compiler):
-    emulator = [f"-I{ROOT}/cc/emulator/include", "-Wno-unknown-pragmas", "-xc++"]
+    emulator = [f"-I{ROOT}/tests", f"-I{ROOT}/tests/emulator/include", "-xc++"]
+    emulator.append("-Wno-unknown-pragmas")
     accepts(compiler, "cc/cuda/kernels.cu", *emulator, '-DLOWBIT_CUDA_BUILT="emulated"')
 
 

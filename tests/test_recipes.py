@@ -129,7 +129,12 @@ def test_unknown_kernel_has_no_formula():
 SOURCES = {
     "cpu": ["-DLOWBIT_ISA=baseline", "cc/cpu/kernels.cc"],
     "cuda": [
-        *("-Icc/emulator/include", "-Wno-unknown-pragmas", '-DLOWBIT_CUDA_BUILT="emulated"'),
+        *(
+            "-Itests",
+            "-Itests/emulator/include",
+            "-Wno-unknown-pragmas",
+            '-DLOWBIT_CUDA_BUILT="emulated"',
+        ),
         *("-xc++", "cc/cuda/kernels.cu"),
     ],
 }
