@@ -536,7 +536,7 @@ WIDTHS = [
 
 
 def _calls(kernel, dtype, card):
-    """Calls of every kind of team, up to the most tasks that a launch has."""
+    """Calls of every kind of group, up to the most tasks that a launch has."""
     full = PER_SM[dtype.itemsize] * card.multiprocessors
     for tasks in (0, 1, 2, 24, 25, full - 1, full, full + 1, 2 * full, 5 * full, 2**31 - 1):
         for size in (tasks * TASK, tasks * TASK - 5):
@@ -674,7 +674,7 @@ def test_errors_say_what_mends_them(emulator, gpu):
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_each_kind_of_team(emulator, cpu, gpu, kernel, order):
+def test_each_kind_of_group(emulator, cpu, gpu, kernel, order):
     """Small enough for ThreadSanitizer: several tasks, channels side by side and in runs."""
     emulator.use(gpu, order)
     inputs = decided_inputs(kernel, 3 * TASK + 5, np.dtype(np.float32))
@@ -704,7 +704,7 @@ def _runtime(name):
             " and (sm_90 or passes) and not bfloat16",
         ),
         # Missing barriers.
-        ("thread", ["tsan"], "(each_kind_of_team or joined_pairwise and 1-128) and forward"),
+        ("thread", ["tsan"], "(each_kind_of_group or joined_pairwise and 1-128) and forward"),
     ],
 )
 def test_under_a_sanitizer(emulator, sanitizer, runtimes, tests):

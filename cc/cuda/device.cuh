@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The verbs of the recipes within one kernel: a team of thread blocks walks a recipe from its first
+// The verbs of the recipes within one kernel: a group of thread blocks runs a recipe from its first
 // line to its last, and keeps as much of its input as fits into shared memory on the way.
 #ifndef LOWBIT_CUDA_DEVICE_CUH_
 #define LOWBIT_CUDA_DEVICE_CUH_
 
-#include "cuda/team.cuh"
+#include "cuda/block_group.cuh"
 #include "cuda/walk.cuh"
 
 namespace lowbit::cuda {
@@ -36,9 +36,9 @@ __device__ void FinishChannels(const R& r, const Plan<L>& plan, const double* pa
 template <class L, template <class> class S, typename C>
 class Device {
  public:
-  __device__ Device(const Team& team, const Plan<L>& plan, const Scratch& scratch, double* shared,
-                    S<C>* stats)
-      : team_(team), plan_(plan), scratch_(scratch), lanes_(shared), stats_(stats) {
+  __device__ Device(const BlockGroup& group, const Plan<L>& plan, const Scratch& scratch,
+                    double* shared, S<C>* stats)
+      : group_(group), plan_(plan), scratch_(scratch), lanes_(shared), stats_(stats) {
     kept_.slot = reinterpret_cast<uint4*>(reinterpret_cast<char*>(shared) + scratch.lane_bytes);
     kept_.slots = scratch.kept_slots;
     kept_.filled = false;
@@ -50,15 +50,15 @@ class Device {
     Pass(f, None{}, y, x...);
   }
 
-  // A single channel's statistics are each thread block's own; several channels' are the team's.
+  // A single channel's statistics are each thread block's own; several channels' are the group's.
   template <class R, typename T, class... In>
   __device__ void Reduce(const R& r, const T* x, const In*... more) {
     const double* part = Pass(None{}, r, static_cast<T*>(nullptr), x, more...);
-    team_.Sync();
+    group_.Sync();
     const bool shared_out = plan_.channels() > 1;
-    FinishChannels<Crew<T>::kThreads>(r, plan_, part, shared_out ? team_.rank() : 0,
-                                      shared_out ? team_.size() : 1, lanes_, stats_);
-    if (shared_out) team_.Sync();
+    FinishChannels<Crew<T>::kThreads>(r, plan_, part, shared_out ? group_.rank() : 0,
+                                      shared_out ? group_.size() : 1, lanes_, stats_);
+    if (shared_out) group_.Sync();
   }
 
   // One thread block finishes for all.
@@ -66,8 +66,8 @@ class Device {
   [[nodiscard]] __device__ Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
     static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
     const double* part = Pass(f, r, y, x...);
-    team_.Sync();
-    if (team_.rank() == 0) {
+    group_.Sync();
+    if (group_.rank() == 0) {
       FinishChannels<Crew<T>::kThreads>(r, plan_, part, 0, 1, lanes_, stats_);
     }
     return {};
@@ -80,14 +80,14 @@ class Device {
     const Operands<T, sizeof...(In)> operands(plan_, y, x...);
     double* part = scratch_.part[passes_ % 2];
     Walk<F, R, S, T, sizeof...(In), L, true> walk(f, r, stats_, plan_, operands, lanes_, kept_);
-    walk.Run(team_.rank(), team_.size(), passes_ % 2 == 1, part);
+    walk.Run(group_.rank(), group_.size(), passes_ % 2 == 1, part);
     if (!kept_.filled) kept_.of = operands.x[sizeof...(In) - 1];
     kept_.filled = true;
     ++passes_;
     return part;
   }
 
-  const Team& team_;
+  const BlockGroup& group_;
   const Plan<L>& plan_;
   const Scratch& scratch_;
   double* const lanes_;

@@ -22,23 +22,23 @@ using PlanOf = Plan<decltype(Recipe::layout)>;
 template <class Recipe>
 using CrewOf = Crew<typename StorageOf<Recipe>::Type>;
 
-// A whole recipe, on a team of thread blocks.
+// A whole recipe, on a group of thread blocks.
 template <class Recipe>
 __global__ void __launch_bounds__(CrewOf<Recipe>::kThreads, CrewOf<Recipe>::kPerSm)
-    RunTeam(const Recipe recipe, const PlanOf<Recipe> plan, const Team team,
-            const Scratch scratch) {
+    RunBlockGroup(const Recipe recipe, const PlanOf<Recipe> plan, const BlockGroup group,
+                  const Scratch scratch) {
   using Stats = typename Recipe::Stats;
   LOWBIT_DYNAMIC_SHARED(double, shared);
   __shared__ Stats one;
   Stats* const stats = plan.channels() > 1 ? static_cast<Stats*>(scratch.stats) : &one;
-  Device device(team, plan, scratch, shared, stats);
+  Device device(group, plan, scratch, shared, stats);
   recipe.Run(device);
 }
 
 // As CUDA's functions take it.
 template <class Recipe>
 const void* KernelOf() {
-  return reinterpret_cast<const void*>(&RunTeam<Recipe>);
+  return reinterpret_cast<const void*>(&RunBlockGroup<Recipe>);
 }
 
 constexpr int64_t Rounded(int64_t bytes) { return CeilDiv(bytes, 256) * 256; }
@@ -63,51 +63,51 @@ cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* 
 }
 
 // How a recipe is launched as one kernel.
-struct TeamLaunch {
-  Team team;
+struct GroupLaunch {
+  BlockGroup group;
   int64_t blocks;
   int64_t kept_slots;
 };
 
-// Whether that kind of team is for so many tasks.
-inline bool IsTeamFor(TeamKind kind, int64_t tasks, const Gpu& gpu) {
-  if (kind == TeamKind::kBlock) return tasks <= 1;
-  if (kind == TeamKind::kCluster) return tasks > 1 && tasks <= kClusterTasks && gpu.clusters;
+// Whether that kind of group is for so many tasks.
+inline bool IsGroupFor(BlockGroupKind kind, int64_t tasks, const Gpu& gpu) {
+  if (kind == BlockGroupKind::kBlock) return tasks <= 1;
+  if (kind == BlockGroupKind::kCluster) return tasks > 1 && tasks <= kClusterTasks && gpu.clusters;
   return tasks > 1 && gpu.cooperative;
 }
 
-// No blocks where there is no such team, or none is resident.
+// No blocks where there is no such group, or none is resident.
 template <class Recipe>
-cudaError_t PlanTeam(TeamKind kind, const Gpu& gpu, const PlanOf<Recipe>& plan, int64_t lane_bytes,
-                     TeamLaunch* launch) {
+cudaError_t PlanBlockGroup(BlockGroupKind kind, const Gpu& gpu, const PlanOf<Recipe>& plan,
+                           int64_t lane_bytes, GroupLaunch* launch) {
   using T = typename StorageOf<Recipe>::Type;
   constexpr int kThreads = CrewOf<Recipe>::kThreads;
   constexpr int64_t kStep = kKeptStep * kThreads;  // slots
   const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
-  const int most = kind == TeamKind::kGrid ? CrewOf<Recipe>::kPerSm : 1;
+  const int most = kind == BlockGroupKind::kGrid ? CrewOf<Recipe>::kPerSm : 1;
   Residency resident;
   const cudaError_t error = FindResidency(
       gpu, KernelOf<Recipe>(), {kThreads, most, lane_bytes, kStep * kVectorBytes}, &resident);
   *launch = {{kind}, 0, 0};
   if (error != cudaSuccess || resident.blocks == 0) return error;
-  if (kind == TeamKind::kCluster && !resident.clusters) return cudaSuccess;
+  if (kind == BlockGroupKind::kCluster && !resident.clusters) return cudaSuccess;
   const int64_t on_gpu = int64_t{resident.blocks} * gpu.multiprocessors;
-  launch->blocks = kind == TeamKind::kBlock     ? 1
-                   : kind == TeamKind::kCluster ? kCluster
-                                                : Smaller(tasks, on_gpu);
+  launch->blocks = kind == BlockGroupKind::kBlock     ? 1
+                   : kind == BlockGroupKind::kCluster ? kCluster
+                                                      : Smaller(tasks, on_gpu);
   const int64_t wanted = CeilDiv(tasks, launch->blocks) * SlotsOfTask<T>(plan.width());
   launch->kept_slots = Smaller(wanted, resident.steps * kStep);
   return cudaSuccess;
 }
 
 template <class Recipe>
-cudaError_t LaunchTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const TeamLaunch& launch,
-                       Scratch scratch, cudaStream_t stream) {
+cudaError_t LaunchBlockGroup(const Recipe& recipe, const PlanOf<Recipe>& plan,
+                             const GroupLaunch& launch, Scratch scratch, cudaStream_t stream) {
   scratch.kept_slots = static_cast<int>(launch.kept_slots);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeCooperative;
   attribute.val.cooperative = 1;
-  if (launch.team.kind == TeamKind::kCluster) {
+  if (launch.group.kind == BlockGroupKind::kCluster) {
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim.x = kCluster;
     attribute.val.clusterDim.y = 1;
@@ -119,8 +119,8 @@ cudaError_t LaunchTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const T
   config.dynamicSmemBytes = scratch.lane_bytes + launch.kept_slots * kVectorBytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = launch.team.kind == TeamKind::kBlock ? 0 : 1;
-  return cudaLaunchKernelEx(&config, RunTeam<Recipe>, recipe, plan, launch.team, scratch);
+  config.numAttrs = launch.group.kind == BlockGroupKind::kBlock ? 0 : 1;
+  return cudaLaunchKernelEx(&config, RunBlockGroup<Recipe>, recipe, plan, launch.group, scratch);
 }
 
 template <class Recipe>
@@ -140,19 +140,20 @@ inline bool IsRefused(cudaError_t error) {
          error == cudaErrorInvalidClusterSize;
 }
 
-// In one kernel, if the GPU has room for a team. `launched` says so.
+// In one kernel, if the GPU has room for a group. `launched` says so.
 template <class Recipe>
-cudaError_t LaunchAsTeam(const Recipe& recipe, const PlanOf<Recipe>& plan, const Gpu& gpu,
-                         const Scratch& scratch, cudaStream_t stream, bool* launched) {
+cudaError_t LaunchAsBlockGroup(const Recipe& recipe, const PlanOf<Recipe>& plan, const Gpu& gpu,
+                               const Scratch& scratch, cudaStream_t stream, bool* launched) {
   *launched = false;
-  constexpr TeamKind kKinds[] = {TeamKind::kBlock, TeamKind::kCluster, TeamKind::kGrid};
-  for (const TeamKind kind : kKinds) {
-    if (!IsTeamFor(kind, plan.tasks(), gpu)) continue;
-    TeamLaunch launch;
-    cudaError_t error = PlanTeam<Recipe>(kind, gpu, plan, scratch.lane_bytes, &launch);
+  constexpr BlockGroupKind kKinds[] = {BlockGroupKind::kBlock, BlockGroupKind::kCluster,
+                                       BlockGroupKind::kGrid};
+  for (const BlockGroupKind kind : kKinds) {
+    if (!IsGroupFor(kind, plan.tasks(), gpu)) continue;
+    GroupLaunch launch;
+    cudaError_t error = PlanBlockGroup<Recipe>(kind, gpu, plan, scratch.lane_bytes, &launch);
     if (error != cudaSuccess) return error;
     if (launch.blocks == 0) continue;
-    error = LaunchTeam(recipe, plan, launch, scratch, stream);
+    error = LaunchBlockGroup(recipe, plan, launch, scratch, stream);
     *launched = error == cudaSuccess;
     if (!IsRefused(error)) return error;
     cudaGetLastError();  // takes the error back
@@ -189,7 +190,7 @@ cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost
   Scratch scratch;
   bool launched;
   if (const cudaError_t error = Allocate<Recipe>(plan, host, &scratch)) return error;
-  cudaError_t error = LaunchAsTeam(recipe, plan, gpu, scratch, host.stream, &launched);
+  cudaError_t error = LaunchAsBlockGroup(recipe, plan, gpu, scratch, host.stream, &launched);
   if (error != cudaSuccess || launched) return error;
   error = cudaMemsetAsync(scratch.arrived, 0, sizeof *scratch.arrived, host.stream);
   return error != cudaSuccess ? error : LaunchAsPasses(recipe, gpu, scratch, host.stream);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The verbs of the recipes as a kernel each, launched from the host: for element-wise recipes,
-// which are one verb, and for all where no team can be launched.
+// which are one verb, and for all where no group can be launched.
 #ifndef LOWBIT_CUDA_PASSES_CUH_
 #define LOWBIT_CUDA_PASSES_CUH_
 
