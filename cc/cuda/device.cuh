@@ -56,8 +56,8 @@ class Device {
     const double* part = Pass(None{}, r, static_cast<T*>(nullptr), x, more...);
     group_.Sync();
     const bool shared_out = plan_.channels() > 1;
-    FinishChannels<Crew<T>::kThreads>(r, plan_, part, shared_out ? group_.rank() : 0,
-                                      shared_out ? group_.size() : 1, lanes_, stats_);
+    FinishChannels<BlockPolicy<T>::kThreads>(r, plan_, part, shared_out ? group_.rank() : 0,
+                                             shared_out ? group_.size() : 1, lanes_, stats_);
     if (shared_out) group_.Sync();
   }
 
@@ -68,7 +68,7 @@ class Device {
     const double* part = Pass(f, r, y, x...);
     group_.Sync();
     if (group_.rank() == 0) {
-      FinishChannels<Crew<T>::kThreads>(r, plan_, part, 0, 1, lanes_, stats_);
+      FinishChannels<BlockPolicy<T>::kThreads>(r, plan_, part, 0, 1, lanes_, stats_);
     }
     return {};
   }

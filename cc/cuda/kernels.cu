@@ -20,11 +20,11 @@ struct StorageOf<Recipe<T>> {
 template <class Recipe>
 using PlanOf = Plan<decltype(Recipe::layout)>;
 template <class Recipe>
-using CrewOf = Crew<typename StorageOf<Recipe>::Type>;
+using BlockPolicyOf = BlockPolicy<typename StorageOf<Recipe>::Type>;
 
 // A whole recipe, on a group of thread blocks.
 template <class Recipe>
-__global__ void __launch_bounds__(CrewOf<Recipe>::kThreads, CrewOf<Recipe>::kPerSm)
+__global__ void __launch_bounds__(BlockPolicyOf<Recipe>::kThreads, BlockPolicyOf<Recipe>::kPerSm)
     RunBlockGroup(const Recipe recipe, const PlanOf<Recipe> plan, const BlockGroup group,
                   const Scratch scratch) {
   using Stats = typename Recipe::Stats;
@@ -81,10 +81,10 @@ template <class Recipe>
 cudaError_t PlanBlockGroup(BlockGroupKind kind, const Gpu& gpu, const PlanOf<Recipe>& plan,
                            int64_t lane_bytes, GroupLaunch* launch) {
   using T = typename StorageOf<Recipe>::Type;
-  constexpr int kThreads = CrewOf<Recipe>::kThreads;
+  constexpr int kThreads = BlockPolicyOf<Recipe>::kThreads;
   constexpr int64_t kStep = kKeptStep * kThreads;  // slots
   const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
-  const int most = kind == BlockGroupKind::kGrid ? CrewOf<Recipe>::kPerSm : 1;
+  const int most = kind == BlockGroupKind::kGrid ? BlockPolicyOf<Recipe>::kPerSm : 1;
   Residency resident;
   const cudaError_t error = FindResidency(
       gpu, KernelOf<Recipe>(), {kThreads, most, lane_bytes, kStep * kVectorBytes}, &resident);
@@ -115,7 +115,7 @@ cudaError_t LaunchBlockGroup(const Recipe& recipe, const PlanOf<Recipe>& plan,
   }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(launch.blocks));
-  config.blockDim = dim3(CrewOf<Recipe>::kThreads);
+  config.blockDim = dim3(BlockPolicyOf<Recipe>::kThreads);
   config.dynamicSmemBytes = scratch.lane_bytes + launch.kept_slots * kVectorBytes;
   config.stream = stream;
   config.attrs = &attribute;

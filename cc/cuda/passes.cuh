@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kMapThreads)
 
 // Statistics of channels: row by row.
 template <class F, template <class> class S, typename C, class L, typename T, class... In>
-__global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
+__global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPerSm)
     MapRows(const F f, const S<C>* stats, const Plan<L> plan, T* y, const In*... x) {
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const None none;
@@ -102,7 +102,7 @@ __device__ __forceinline__ bool IsLastBlock(unsigned* arrived) {
 
 // Parts of a reduction; of a single channel, the last thread block finishes it.
 template <class F, class R, template <class> class S, typename C, class L, typename T, class... In>
-__global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
+__global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPerSm)
     ReduceRows(const F f, const R r, S<C>* stats, const Plan<L> plan, const Scratch scratch, T* y,
                const In*... x) {
   LOWBIT_DYNAMIC_SHARED(double, lanes);
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
   Walk<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, kept)
       .Run(blockIdx.x, gridDim.x, false, scratch.part[0]);
   if (plan.channels() <= 1 && IsLastBlock(scratch.arrived)) {
-    FinishChannels<Crew<T>::kThreads>(r, plan, scratch.part[0], 0, 1, lanes, stats);
+    FinishChannels<BlockPolicy<T>::kThreads>(r, plan, scratch.part[0], 0, 1, lanes, stats);
   }
 }
 
@@ -138,8 +138,8 @@ class PassDevice {
     if (size == 0) return;
     if constexpr (!std::is_same_v<L, Whole>) {
       if (plan_.channels() > 1) {
-        return Launch(MapRows<F, S, C, L, T, In...>, plan_.tasks(), Crew<T>::kThreads, 0, f, stats_,
-                      plan_, y, x...);
+        return Launch(MapRows<F, S, C, L, T, In...>, plan_.tasks(), BlockPolicy<T>::kThreads, 0, f,
+                      stats_, plan_, y, x...);
       }
     }
     const int64_t vectors = Span<T>::Of(y, size).vectors;
@@ -167,9 +167,9 @@ class PassDevice {
  private:
   template <class F, class R, typename T, class... In>
   void MapAndFinish(const F& f, const R& r, T* y, const In*... x) {
-    constexpr int kThreads = Crew<T>::kThreads;
+    constexpr int kThreads = BlockPolicy<T>::kThreads;
     const int64_t tasks = plan_.tasks() > 0 ? plan_.tasks() : 1;
-    const int64_t most = gpu_.multiprocessors * Crew<T>::kPerSm;
+    const int64_t most = gpu_.multiprocessors * BlockPolicy<T>::kPerSm;
     Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
            f, r, stats_, plan_, scratch_, y, x...);
     if constexpr (!std::is_same_v<L, Whole>) {

@@ -13,14 +13,14 @@ constexpr int kVectorBytes = 16;  // of a load or store: the widest the hardware
 template <typename T>
 constexpr int kLanesOf = kVectorBytes / static_cast<int>(sizeof(T));
 
-// The thread block of kernels that walk the tasks of core/plan.h, one at a time: a squad of threads
+// The thread block of kernels that walk the tasks of core/plan.h, one at a time: so many threads
 // for each of a task's blocks of 16 rows.
 template <typename T>
-struct Crew {
+struct BlockPolicy {
   // As many as it takes to cover a row of 256 lanes in 16-byte accesses, but for double, of which a
   // thread takes two vectors.
-  static constexpr int kSquad = sizeof(T) == 2 ? 32 : 64;
-  static constexpr int kThreads = kBlocks * kSquad;
+  static constexpr int kThreadsPerRowBlock = sizeof(T) == 2 ? 32 : 64;
+  static constexpr int kThreads = kBlocks * kThreadsPerRowBlock;
   // Resident on an SM. Leaves a thread 128 registers, or 168 with the 8 lanes of a 16-bit vector:
   // as many as it takes to have the sums of the lanes and all loads in flight there, and nothing in
   // local memory.

@@ -35,7 +35,8 @@ __host__ __device__ __forceinline__ int LanesOfTask(const Plan<L>& plan) {
 // The vectors of a task that a thread block keeps: a slot for each of a thread's.
 template <typename T>
 __host__ __device__ __forceinline__ int SlotsOfTask(int width) {
-  return CeilDiv(CeilDiv(width, kLanesOf<T>), Crew<T>::kSquad) * kRows * Crew<T>::kThreads;
+  return CeilDiv(CeilDiv(width, kLanesOf<T>), BlockPolicy<T>::kThreadsPerRowBlock) * kRows *
+         BlockPolicy<T>::kThreads;
 }
 
 // Shared memory of a thread block in which each thread keeps vectors of one tensor from one pass to
@@ -101,13 +102,13 @@ struct LaneSums {
 };
 
 // Joins the lanes of `groups` groups, `stride` apart, each `count` runs of `width` lanes, into the
-// first run of each. All threads of the block call it, a squad of them on the same lanes.
-template <Join join, int kSquad>
+// first run of each. All threads of the block call it, those of a row block on the same lanes.
+template <Join join, int kThreadsPerRowBlock>
 __device__ void Fold(double* lanes, int groups, int stride, int count, int width) {
   while (count > 1) {
     const int half = (count + 1) / 2;
     const int size = (count - half) * width;
-    for (int t = Thread() % kSquad; t < groups * size; t += kSquad) {
+    for (int t = Thread() % kThreadsPerRowBlock; t < groups * size; t += kThreadsPerRowBlock) {
       double* at = lanes + (groups == 1 ? t : t / size * stride + t % size);
       *at = Joined<join>(*at, at[half * width]);
     }
@@ -121,8 +122,8 @@ template <class F, class R, template <class> class S, typename T, int kInputs, c
 class Walk {
   using C = Compute<T>;
   static constexpr int kW = kLanesOf<T>;
-  static constexpr int kSquad = Crew<T>::kSquad;
-  static constexpr int kThreads = Crew<T>::kThreads;
+  static constexpr int kThreadsPerRowBlock = BlockPolicy<T>::kThreadsPerRowBlock;
+  static constexpr int kThreads = BlockPolicy<T>::kThreads;
   static constexpr int kInFlight = kLoadsInFlight / kInputs;
   // Statistics of a lane each, or one for all.
   static constexpr int kStats = std::is_same_v<L, Whole> ? 1 : kW;
@@ -147,21 +148,22 @@ class Walk {
   }
 
  private:
-  // A squad's block of a piece.
+  // A row block of a piece.
   __device__ void Block(const Piece& piece, int ordinal) {
-    const int squad = Thread() / kSquad;
+    const int row_block = Thread() / kThreadsPerRowBlock;
     const int vectors = CeilDiv(piece.width, kW);
     int64_t slot = int64_t{ordinal} * SlotsOfTask<T>(plan_.width()) + Thread();
-    for (int v = Thread() % kSquad; v < vectors; v += kSquad, slot += kRows * kThreads) {
+    for (int v = Thread() % kThreadsPerRowBlock; v < vectors;
+         v += kThreadsPerRowBlock, slot += kRows * kThreads) {
       S<C> s[kStats];
       LoadStats(piece, v * kW, s);
       Sums sums;
-      const Strip strip = Strip::Of(piece, squad, v * kW, kW);
+      const Strip strip = Strip::Of(piece, row_block, v * kW, kW);
       const int rows = io_.aligned && strip.lanes == kW ? strip.rows : 0;
       AddVectors(strip, rows, s, slot, sums);
       AddElements(strip, rows, s, sums);
       sums.ForEach([&](auto& sum, auto k) {
-        double* to = LanesOf(squad, k.value) + v * kW;
+        double* to = LanesOf(row_block, k.value) + v * kW;
 #pragma unroll
         for (int i = 0; i < kW; ++i) to[i] = sum.lane[i];
       });
@@ -262,7 +264,7 @@ class Walk {
     return Pack<T>(y);
   }
 
-  // Folds the lanes of all squads to totals of channels, joins the squads' blocks pairwise, and
+  // Folds the lanes of all row blocks to totals of channels, joins the row blocks pairwise, and
   // writes the piece's part.
   __device__ void Finish(const Piece& piece, double* part) {
     __syncthreads();
@@ -270,9 +272,9 @@ class Walk {
       constexpr Join join = R::kJoin[k.value];
       const int channels = piece.channels;
       const int inner = piece.inner;
-      double* lanes = LanesOf(Thread() / kSquad, k.value);
-      Fold<join, kSquad>(lanes, 1, 0, piece.copies, channels * inner);
-      Fold<join, kSquad>(lanes, channels, inner, inner, 1);
+      double* lanes = LanesOf(Thread() / kThreadsPerRowBlock, k.value);
+      Fold<join, kThreadsPerRowBlock>(lanes, 1, 0, piece.copies, channels * inner);
+      Fold<join, kThreadsPerRowBlock>(lanes, channels, inner, inner, 1);
       double* to = part + (piece.part * R::kTerms + k.value) * plan_.channels() + piece.channel;
       for (int c = Thread(); c < channels; c += kThreads) {
         double total[kBlocks];
@@ -284,8 +286,8 @@ class Walk {
     __syncthreads();
   }
 
-  __device__ double* LanesOf(int squad, int term) const {
-    return lanes_ + (squad * R::kTerms + term) * LanesOfTask<T>(plan_);
+  __device__ double* LanesOf(int row_block, int term) const {
+    return lanes_ + (row_block * R::kTerms + term) * LanesOfTask<T>(plan_);
   }
 
   const F& f_;

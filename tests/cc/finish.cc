@@ -26,8 +26,8 @@ void Finish(const Layout layout, const double* part, Totals<SumAndMax::kTerms>* 
 }  // namespace
 }  // namespace lowbit::cuda
 
-// Of part[parts][2][channels], the stats[channels][2]. 128 or 256 threads a block, as in Crew.
-// Returns the cudaError_t.
+// Of part[parts][2][channels], the stats[channels][2]. 128 or 256 threads a block, as in
+// BlockPolicy. Returns the cudaError_t.
 LOWBIT_TEST_EXPORT int lowbit_test_finish(int blocks, int threads, int64_t outer, int64_t channels,
                                           int64_t inner, const double* part, void* stats) {
   namespace cuda = lowbit::cuda;
