@@ -5,7 +5,7 @@
 #define LOWBIT_CUDA_DEVICE_CUH_
 
 #include "cuda/block_group.cuh"
-#include "cuda/walk.cuh"
+#include "cuda/block_pass.cuh"
 
 namespace lowbit::cuda {
 
@@ -79,8 +79,9 @@ class Device {
   __device__ double* Pass(const F& f, const R& r, T* y, const In*... x) {
     const Operands<T, sizeof...(In)> operands(plan_, y, x...);
     double* part = scratch_.part[passes_ % 2];
-    Walk<F, R, S, T, sizeof...(In), L, true> walk(f, r, stats_, plan_, operands, lanes_, kept_);
-    walk.Run(group_.rank(), group_.size(), passes_ % 2 == 1, part);
+    BlockPass<F, R, S, T, sizeof...(In), L, true> block_pass(f, r, stats_, plan_, operands, lanes_,
+                                                             kept_);
+    block_pass.Run(group_.rank(), group_.size(), passes_ % 2 == 1, part);
     if (!kept_.filled) kept_.of = operands.x[sizeof...(In) - 1];
     kept_.filled = true;
     ++passes_;

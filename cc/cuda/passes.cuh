@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPer
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const None none;
   const Kept kept{};
-  Walk<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, kept)
+  BlockPass<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, kept)
       .Run(blockIdx.x, gridDim.x, false, nullptr);
 }
 
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPer
   LOWBIT_DYNAMIC_SHARED(double, lanes);
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const Kept kept{};
-  Walk<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, kept)
+  BlockPass<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, kept)
       .Run(blockIdx.x, gridDim.x, false, scratch.part[0]);
   if (plan.channels() <= 1 && IsLastBlock(scratch.arrived)) {
     FinishChannels<BlockPolicy<T>::kThreads>(r, plan, scratch.part[0], 0, 1, lanes, stats);

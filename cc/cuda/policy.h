@@ -13,7 +13,7 @@ constexpr int kVectorBytes = 16;  // of a load or store: the widest the hardware
 template <typename T>
 constexpr int kLanesOf = kVectorBytes / static_cast<int>(sizeof(T));
 
-// The thread block of kernels that walk the tasks of core/plan.h, one at a time: so many threads
+// The thread block of kernels that take the tasks of core/plan.h, one at a time: so many threads
 // for each of a task's blocks of 16 rows.
 template <typename T>
 struct BlockPolicy {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pass of a thread block over its tasks: maps, reduces, or both. The order of sums is that of
 // core/plan.h: a thread adds up the 16 rows of a block in its lanes, the lanes fold by halves.
-#ifndef LOWBIT_CUDA_WALK_CUH_
-#define LOWBIT_CUDA_WALK_CUH_
+#ifndef LOWBIT_CUDA_BLOCK_PASS_CUH_
+#define LOWBIT_CUDA_BLOCK_PASS_CUH_
 
 #include "core/plan.h"
 #include "core/reduction.h"
@@ -119,7 +119,7 @@ __device__ void Fold(double* lanes, int groups, int stride, int count, int width
 
 // What all threads of a block need for a pass.
 template <class F, class R, template <class> class S, typename T, int kInputs, class L, bool kKeeps>
-class Walk {
+class BlockPass {
   using C = Compute<T>;
   static constexpr int kW = kLanesOf<T>;
   static constexpr int kThreadsPerRowBlock = BlockPolicy<T>::kThreadsPerRowBlock;
@@ -131,8 +131,8 @@ class Walk {
   using Sums = Accumulators<R, LaneSums<kW>::template Of>;
 
  public:
-  __device__ Walk(const F& f, const R& r, const S<C>* stats, const Plan<L>& plan,
-                  const Operands<T, kInputs>& operands, double* lanes, const Kept& kept)
+  __device__ BlockPass(const F& f, const R& r, const S<C>* stats, const Plan<L>& plan,
+                       const Operands<T, kInputs>& operands, double* lanes, const Kept& kept)
       : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), kept_(kept) {}
 
   // Every `step`-th task from `first` on, or the same from the last one back.
@@ -301,4 +301,4 @@ class Walk {
 
 }  // namespace lowbit::cuda
 
-#endif  // LOWBIT_CUDA_WALK_CUH_
+#endif  // LOWBIT_CUDA_BLOCK_PASS_CUH_
