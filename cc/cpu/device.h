@@ -3,7 +3,7 @@
 // pass. Included by kernels.cc alone, once per instruction set.
 //
 // From a verb down to the formula: ForTasks (threads), WithStats (of one channel or of a lane
-// each), WithStream (stores past the cache or not), MapPiece or ReducePiece, ForPacks (SIMD
+// each), WithStream (stores past the cache or not), MapTile or ReduceTile, ForPacks (SIMD
 // registers).
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
@@ -43,10 +43,10 @@ class Device {
   template <class F, typename T, class... In>
   void Map(const F& f, T* y, const In*... x) {
     const bool streams = Streams(y, x...);
-    ForTasks(StatsBytes(), [&, stats = stats_](const Piece& piece, Scratch scratch) {
-      WithStats(piece, stats, scratch, [&](auto lanes) {
-        WithStream(streams, piece, y,
-                   [&](auto stream) { MapPiece<stream>(f, lanes, piece, y, x...); });
+    ForTasks(StatsBytes(), [&, stats = stats_](const Tile& tile, Scratch scratch) {
+      WithStats(tile, stats, scratch, [&](auto lanes) {
+        WithStream(streams, tile, y,
+                   [&](auto stream) { MapTile<stream>(f, lanes, tile, y, x...); });
       });
     });
   }
@@ -81,11 +81,11 @@ class Device {
     if (totals > kFewTotals) part = static_cast<double*>(Allocate(totals, sizeof(double)));
     const bool streams = Streams(y, x...);
     const int64_t bytes = StatsBytes() + SumsBytes<R>();
-    ForTasks(bytes, [&, stats = stats_](const Piece& piece, Scratch scratch) {
-      double* total = part + piece.part * R::kTerms * channels + piece.channel;
-      WithStats(piece, stats, scratch, [&](auto lanes) {
-        WithStream(streams, piece, y, [&](auto stream) {
-          ReducePiece<stream>(f, r, lanes, piece, scratch, total, channels, y, x...);
+    ForTasks(bytes, [&, stats = stats_](const Tile& tile, Scratch scratch) {
+      double* total = part + tile.part * R::kTerms * channels + tile.channel;
+      WithStats(tile, stats, scratch, [&](auto lanes) {
+        WithStream(streams, tile, y, [&](auto stream) {
+          ReduceTile<stream>(f, r, lanes, tile, scratch, total, channels, y, x...);
         });
       });
     });
@@ -96,7 +96,7 @@ class Device {
   // Scratch memory on the stack: enough for the reductions of one channel, and for 64 of them.
   static constexpr int64_t kFewBytes = 16384;
 
-  // body(piece, scratch) for all tasks. A thread takes a share of what is left, then a share of
+  // body(tile, scratch) for all tasks. A thread takes a share of what is left, then a share of
   // that: long runs of memory while there is much, single tasks at the end, so that none waits for
   // another that shares its core with something else. Each has `bytes` of scratch memory.
   template <class Body>
@@ -176,11 +176,11 @@ class Device {
   }
 
   template <class Body>
-  static void WithStats(const Piece& piece, const S<C>* stats, Scratch& scratch, Body body) {
+  static void WithStats(const Tile& tile, const S<C>* stats, Scratch& scratch, Body body) {
     if constexpr (kHasLaneStats) {
-      if (piece.channels > 1) return body(LaneStats<S, C>(stats, piece, scratch));
+      if (tile.channels > 1) return body(LaneStats<S, C>(stats, tile, scratch));
     }
-    body(UniformStats<S, C>(stats, piece));
+    body(UniformStats<S, C>(stats, tile));
   }
 
   // Streamed stores pay where the output outgrows the cache and nobody reads it there: 1.5x on a
@@ -195,22 +195,22 @@ class Device {
     }
   }
 
-  // Whether every row of the piece can be stored by whole stores of that many bytes.
+  // Whether every row of the tile can be stored by whole stores of that many bytes.
   template <typename T>
-  static bool RowsAreAligned(const T* y, const Piece& piece, int64_t bytes) {
+  static bool RowsAreAligned(const T* y, const Tile& tile, int64_t bytes) {
     const auto is_aligned = [&](int row) {
-      return reinterpret_cast<uintptr_t>(y + piece.row(row)) % bytes == 0;
+      return reinterpret_cast<uintptr_t>(y + tile.row(row)) % bytes == 0;
     };
     // They are as far apart as the first two.
-    return is_aligned(0) && (piece.all_rows() == 1 || is_aligned(1));
+    return is_aligned(0) && (tile.all_rows() == 1 || is_aligned(1));
   }
 
-  // body(std::true_type()) where the piece can be streamed to y, else body(std::false_type()).
+  // body(std::true_type()) where the tile can be streamed to y, else body(std::false_type()).
   template <typename T, class Body>
-  static void WithStream(bool streams, const Piece& piece, const T* y, Body body) {
+  static void WithStream(bool streams, const Tile& tile, const T* y, Body body) {
     if constexpr (!std::is_void_v<T>) {
       constexpr int64_t kStore = Pack<C>::kLanes * sizeof(T);
-      if (streams && RowsAreAligned(y, piece, kStore)) return body(std::true_type());
+      if (streams && RowsAreAligned(y, tile, kStore)) return body(std::true_type());
     }
     body(std::false_type());
   }
@@ -225,18 +225,18 @@ class Device {
   }
 
   template <bool stream, class F, class Stats, typename T, class... In>
-  static void MapPiece(const F& f, const Stats& stats, const Piece& piece, T* y, const In*... x) {
-    if (piece.contiguous() && piece.channels == 1) {
-      const int64_t width = piece.rows * piece.width + piece.ragged;
-      return MapRows<stream>(f, stats, piece.begin, 1, width, width, y, x...);
+  static void MapTile(const F& f, const Stats& stats, const Tile& tile, T* y, const In*... x) {
+    if (tile.contiguous() && tile.channels == 1) {
+      const int64_t width = tile.rows * tile.width + tile.ragged;
+      return MapRows<stream>(f, stats, tile.begin, 1, width, width, y, x...);
     }
-    MapRows<stream>(f, stats, piece.begin, piece.rows, piece.stride, piece.width, y, x...);
-    MapRows<stream>(f, stats, piece.row(piece.rows), 1, piece.stride, piece.ragged, y, x...);
+    MapRows<stream>(f, stats, tile.begin, tile.rows, tile.stride, tile.width, y, x...);
+    MapRows<stream>(f, stats, tile.row(tile.rows), 1, tile.stride, tile.ragged, y, x...);
   }
 
   // Formula and statistics are taken by value, and nothing is captured by reference on the way to
   // here: so what is stored to y cannot alias them, and they stay in registers. Inlined, the loop
-  // would lack some, and take up to 60 % longer; so would ReducePiece's.
+  // would lack some, and take up to 60 % longer; so would ReduceTile's.
   template <bool stream, class F, class Stats, typename T, class... In>
   __attribute__((noinline)) static void MapRows(F f, Stats stats, int64_t begin, int64_t rows,
                                                 int64_t stride, int64_t width, T* y,
@@ -248,22 +248,22 @@ class Device {
     }
   }
 
-  // Term k's totals of the piece's channels go to total[k * term_stride].
+  // Term k's totals of the tile's channels go to total[k * term_stride].
   template <bool stream, class F, class R, class Stats, typename T, class... In>
-  __attribute__((noinline)) static void ReducePiece(F f, R r, Stats stats, const Piece& piece,
-                                                    Scratch scratch, double* total,
-                                                    int64_t term_stride, T* y, const In*... x) {
+  __attribute__((noinline)) static void ReduceTile(F f, R r, Stats stats, const Tile& tile,
+                                                   Scratch scratch, double* total,
+                                                   int64_t term_stride, T* y, const In*... x) {
     Accumulators<R, Accumulator> sums;
-    sums.ForEach([&](auto& sum, auto) { sum.Begin(piece, scratch); });
-    for (int64_t row = 0; row < piece.all_rows(); row += kRows) {
-      sums.ForEach([&](auto& sum, auto) { sum.BeginBlock(piece.width); });
-      for (int64_t at = row; at < Smaller(row + kRows, piece.all_rows()); ++at) {
-        const int64_t width = at < piece.rows ? piece.width : piece.ragged;
-        AddRow<stream>(f, r, stats, piece.row(at), width, sums, y, x...);
+    sums.ForEach([&](auto& sum, auto) { sum.Begin(tile, scratch); });
+    for (int64_t row = 0; row < tile.all_rows(); row += kRows) {
+      sums.ForEach([&](auto& sum, auto) { sum.BeginBlock(tile.width); });
+      for (int64_t at = row; at < Smaller(row + kRows, tile.all_rows()); ++at) {
+        const int64_t width = at < tile.rows ? tile.width : tile.ragged;
+        AddRow<stream>(f, r, stats, tile.row(at), width, sums, y, x...);
       }
-      sums.ForEach([&](auto& sum, auto) { sum.EndBlock(piece); });
+      sums.ForEach([&](auto& sum, auto) { sum.EndBlock(tile); });
     }
-    sums.ForEach([&](auto& sum, auto k) { sum.Finish(piece.channels, total + k * term_stride); });
+    sums.ForEach([&](auto& sum, auto k) { sum.Finish(tile.channels, total + k * term_stride); });
   }
 
   // Adds a row to its lanes. One row after the other: four at once, to spare loads and stores of

@@ -32,9 +32,9 @@ class Accumulator {
     return Scratch::Bytes<Lane>(Lanes(width)) + Scratch::Bytes<double>(kNodes * channels);
   }
 
-  LOWBIT_HD void Begin(const Piece& piece, Scratch& scratch) {
-    lane_ = scratch.Take<Lane>(Lanes(piece.width));
-    node_ = scratch.Take<double>(kNodes * piece.channels);
+  LOWBIT_HD void Begin(const Tile& tile, Scratch& scratch) {
+    lane_ = scratch.Take<Lane>(Lanes(tile.width));
+    node_ = scratch.Take<double>(kNodes * tile.channels);
   }
 
   LOWBIT_HD void BeginBlock(int64_t width) {
@@ -53,16 +53,16 @@ class Accumulator {
 
   // Folds the lanes to a total per channel, and puts those into the tree: a binary counter of
   // subtrees, in which a node rises through the levels that hold an earlier one of its size.
-  LOWBIT_HD void EndBlock(const Piece& piece) {
-    FoldToChannels(piece);
-    const auto level_of = [&](int level) { return node_ + level * piece.channels; };
+  LOWBIT_HD void EndBlock(const Tile& tile) {
+    FoldToChannels(tile);
+    const auto level_of = [&](int level) { return node_ + level * tile.channels; };
     double* node = level_of(blocks_ & 1 ? kLevels : 0);
-    for (int64_t c = 0; c < piece.channels; ++c) node[c] = lane_[c];
+    for (int64_t c = 0; c < tile.channels; ++c) node[c] = lane_[c];
     int level = 0;
     for (int64_t full = blocks_; full & 1; full >>= 1, ++level) {
-      JoinChannels(level_of(level), node, piece.channels, node);
+      JoinChannels(level_of(level), node, tile.channels, node);
     }
-    if (level > 0) __builtin_memcpy(level_of(level), node, piece.channels * sizeof(double));
+    if (level > 0) __builtin_memcpy(level_of(level), node, tile.channels * sizeof(double));
     ++blocks_;
   }
 
@@ -96,12 +96,12 @@ class Accumulator {
     for (int64_t c = 0; c < channels; ++c) joined[c] = Joined<join>(a[c], b[c]);
   }
 
-  LOWBIT_HD void FoldToChannels(const Piece& piece) {
-    Fold<join>(lane_, piece.copies, piece.channels * piece.inner);
-    if (piece.inner == 1) return;
-    for (int64_t c = 0; c < piece.channels; ++c) {
-      Fold<join>(lane_ + c * piece.inner, piece.inner, 1);
-      lane_[c] = lane_[c * piece.inner];
+  LOWBIT_HD void FoldToChannels(const Tile& tile) {
+    Fold<join>(lane_, tile.copies, tile.channels * tile.inner);
+    if (tile.inner == 1) return;
+    for (int64_t c = 0; c < tile.channels; ++c) {
+      Fold<join>(lane_ + c * tile.inner, tile.inner, 1);
+      lane_[c] = lane_[c * tile.inner];
     }
   }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The statistics that apply to the lanes of a piece, as packs. Cheap to copy.
+// The statistics that apply to the lanes of a tile, as packs. Cheap to copy.
 #ifndef LOWBIT_CPU_STATS_H_
 #define LOWBIT_CPU_STATS_H_
 
@@ -22,11 +22,11 @@ constexpr int kFieldsOf<S<C>> = std::is_empty_v<S<C>> ? 0 : sizeof(S<C>) / sizeo
 template <template <class> class S, typename C>
 class UniformStats {
  public:
-  UniformStats(const S<C>* stats, const Piece& piece) {
+  UniformStats(const S<C>* stats, const Tile& tile) {
     if constexpr (kFields > 0) {
       C field[kFields];
       Pack<C> lanes[kFields];
-      __builtin_memcpy(field, stats + piece.channel, sizeof field);
+      __builtin_memcpy(field, stats + tile.channel, sizeof field);
       for (int k = 0; k < kFields; ++k) lanes[k] = Pack<C>(field[k]);
       __builtin_memcpy(&lanes_, lanes, sizeof lanes);
     }
@@ -48,21 +48,21 @@ class LaneStats {
   // Of the scratch memory, for `width` lanes.
   static int64_t Bytes(int64_t width) { return kFields * Scratch::Bytes<C>(Stride(width)); }
 
-  LaneStats(const S<C>* stats, const Piece& piece, Scratch& scratch) {
-    for (C*& lanes : lane_) lanes = scratch.Take<C>(Stride(piece.width));
+  LaneStats(const S<C>* stats, const Tile& tile, Scratch& scratch) {
+    for (C*& lanes : lane_) lanes = scratch.Take<C>(Stride(tile.width));
     int64_t lane = 0;
-    for (int64_t c = 0; c < piece.channels; ++c, lane += piece.inner) {
+    for (int64_t c = 0; c < tile.channels; ++c, lane += tile.inner) {
       C field[kFields];
-      __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
+      __builtin_memcpy(field, stats + tile.channel + c, sizeof field);
       for (int k = 0; k < kFields; ++k) lane_[k][lane] = field[k];
       // Whole packs: what is too much is overwritten by the next channel.
-      for (int64_t i = 1; i < piece.inner; i += Pack<C>::kLanes) {
+      for (int64_t i = 1; i < tile.inner; i += Pack<C>::kLanes) {
         for (int k = 0; k < kFields; ++k) {
           Store<false>(lane_[k] + lane + i, Pack<C>(field[k]));
         }
       }
     }
-    for (; lane < piece.width; lane *= 2) {
+    for (; lane < tile.width; lane *= 2) {
       for (C* lanes : lane_) __builtin_memcpy(lanes + lane, lanes, lane * sizeof(C));
     }
     for (C* lanes : lane_) __builtin_memset(lanes + lane, 0, Pack<C>::kLanes * sizeof(C));

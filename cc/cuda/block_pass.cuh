@@ -61,16 +61,16 @@ struct Strip {
   int lanes;
   int ragged;  // lanes of the row behind those
 
-  // The strip of lanes [lane, lane + width) in block `block` of a piece.
-  __device__ static Strip Of(const Piece& piece, int block, int lane, int width) {
+  // The strip of lanes [lane, lane + width) in block `block` of a tile.
+  __device__ static Strip Of(const Tile& tile, int block, int lane, int width) {
     const int first = block * kRows;
-    const int left = piece.rows - first;
+    const int left = tile.rows - first;
     const auto covered = [&](int row_width) {
       return row_width <= lane ? 0 : Smaller(row_width - lane, width);
     };
-    return {piece.begin + first * piece.stride + lane, piece.stride,
-            left < 0 ? 0 : Smaller(left, kRows), covered(piece.width),
-            left < 0 ? 0 : covered(piece.ragged)};
+    return {tile.begin + first * tile.stride + lane, tile.stride,
+            left < 0 ? 0 : Smaller(left, kRows), covered(tile.width),
+            left < 0 ? 0 : covered(tile.ragged)};
   }
 
   __device__ int LanesIn(int row) const { return row < rows ? lanes : row == rows ? ragged : 0; }
@@ -141,24 +141,24 @@ class BlockPass {
     const int count = first < tasks ? (tasks - 1 - first) / step + 1 : 0;
     for (int left = count; left > 0; --left) {
       const int ordinal = reverse ? left - 1 : count - left;
-      const Piece piece = plan_.At(first + ordinal * step);
-      Block(piece, ordinal);
-      if constexpr (R::kTerms > 0) Finish(piece, part);
+      const Tile tile = plan_.At(first + ordinal * step);
+      Block(tile, ordinal);
+      if constexpr (R::kTerms > 0) Finish(tile, part);
     }
   }
 
  private:
-  // A row block of a piece.
-  __device__ void Block(const Piece& piece, int ordinal) {
+  // A row block of a tile.
+  __device__ void Block(const Tile& tile, int ordinal) {
     const int row_block = Thread() / kThreadsPerRowBlock;
-    const int vectors = CeilDiv(piece.width, kW);
+    const int vectors = CeilDiv(tile.width, kW);
     int64_t slot = int64_t{ordinal} * SlotsOfTask<T>(plan_.width()) + Thread();
     for (int v = Thread() % kThreadsPerRowBlock; v < vectors;
          v += kThreadsPerRowBlock, slot += kRows * kThreads) {
       S<C> s[kStats];
-      LoadStats(piece, v * kW, s);
+      LoadStats(tile, v * kW, s);
       Sums sums;
-      const Strip strip = Strip::Of(piece, row_block, v * kW, kW);
+      const Strip strip = Strip::Of(tile, row_block, v * kW, kW);
       const int rows = io_.aligned && strip.lanes == kW ? strip.rows : 0;
       AddVectors(strip, rows, s, slot, sums);
       AddElements(strip, rows, s, sums);
@@ -170,18 +170,18 @@ class BlockPass {
     }
   }
 
-  __device__ void LoadStats(const Piece& piece, int lane, S<C> (&s)[kStats]) const {
+  __device__ void LoadStats(const Tile& tile, int lane, S<C> (&s)[kStats]) const {
     if constexpr (!std::is_empty_v<S<C>>) {
-      const S<C>* first = stats_ + piece.channel;
+      const S<C>* first = stats_ + tile.channel;
       // Counted on from lane to lane, since a division takes 20 instructions.
-      int channel = lane / piece.inner % piece.channels;
-      int within = lane % piece.inner;
+      int channel = lane / tile.inner % tile.channels;
+      int within = lane % tile.inner;
 #pragma unroll
       for (int i = 0; i < kStats; ++i) {
         s[i] = first[channel];
-        if (++within == piece.inner) {
+        if (++within == tile.inner) {
           within = 0;
-          if (++channel == piece.channels) channel = 0;
+          if (++channel == tile.channels) channel = 0;
         }
       }
     }
@@ -265,17 +265,17 @@ class BlockPass {
   }
 
   // Folds the lanes of all row blocks to totals of channels, joins the row blocks pairwise, and
-  // writes the piece's part.
-  __device__ void Finish(const Piece& piece, double* part) {
+  // writes the tile's part.
+  __device__ void Finish(const Tile& tile, double* part) {
     __syncthreads();
     Sums().ForEach([&](auto&, auto k) {
       constexpr Join join = R::kJoin[k.value];
-      const int channels = piece.channels;
-      const int inner = piece.inner;
+      const int channels = tile.channels;
+      const int inner = tile.inner;
       double* lanes = LanesOf(Thread() / kThreadsPerRowBlock, k.value);
-      Fold<join, kThreadsPerRowBlock>(lanes, 1, 0, piece.copies, channels * inner);
+      Fold<join, kThreadsPerRowBlock>(lanes, 1, 0, tile.copies, channels * inner);
       Fold<join, kThreadsPerRowBlock>(lanes, channels, inner, inner, 1);
-      double* to = part + (piece.part * R::kTerms + k.value) * plan_.channels() + piece.channel;
+      double* to = part + (tile.part * R::kTerms + k.value) * plan_.channels() + tile.channel;
       for (int c = Thread(); c < channels; c += kThreads) {
         double total[kBlocks];
 #pragma unroll

@@ -120,12 +120,12 @@ LOWBIT_TEST_EXPORT int64_t lowbit_test_stack_bytes(lowbit::TestCall* call) {
 
 // Of a task on a CPU, in this order: whether there is another one after it, rows, width, ragged
 // elements, channels, copies, and the first channel.
-LOWBIT_TEST_EXPORT void lowbit_test_piece(int64_t outer, int64_t channels, int64_t inner,
-                                          int max_width, int64_t task, int64_t* fields) {
+LOWBIT_TEST_EXPORT void lowbit_test_tile(int64_t outer, int64_t channels, int64_t inner,
+                                         int max_width, int64_t task, int64_t* fields) {
   const lowbit::Plan plan(lowbit::Layout{outer, channels, inner}, max_width);
-  const lowbit::Piece piece = plan.At(task);
-  const int64_t found[] = {task + 1 < plan.tasks(), piece.rows,   piece.width,  piece.ragged,
-                           piece.channels,          piece.copies, piece.channel};
+  const lowbit::Tile tile = plan.At(task);
+  const int64_t found[] = {task + 1 < plan.tasks(), tile.rows,   tile.width,  tile.ragged,
+                           tile.channels,           tile.copies, tile.channel};
   std::copy(std::begin(found), std::end(found), fields);
 }
 
