@@ -368,7 +368,7 @@ def pairwise(join, parts):
     return parts[0]
 
 
-# One thread of a block joins 8 parts, and what a block can is a group. Channels stand side by side
+# One thread of a block joins 8 partials, and what a block can is a group. Channels stand side by side
 # while there are threads for that.
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("threads", [128, 256])

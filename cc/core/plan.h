@@ -31,7 +31,7 @@ struct Tile {
   int64_t begin;
   int64_t stride;
   int64_t channel;  // the first one
-  int64_t part;     // which of a channel's partial sums this is
+  int64_t partial;  // which of a channel's partial sums this is
   int rows;
   int width;
   int ragged;
@@ -59,15 +59,15 @@ class Plan {
     segments_ = one_channel || layout.inner >= kLanes;
     if (segments()) {
       tasks_per_segment_ = CeilDiv(layout_.inner, kBlocks * kRows * kLanes);
-      parts_ = layout_.outer * tasks_per_segment_;
-      tasks_ = parts_ * layout_.channels;
+      partials_ = layout_.outer * tasks_per_segment_;
+      tasks_ = partials_ * layout_.channels;
     } else {
       PlanColumns(max_width);
     }
   }
 
   LOWBIT_HD int64_t tasks() const { return tasks_; }
-  LOWBIT_HD int64_t parts() const { return parts_; }
+  LOWBIT_HD int64_t partials() const { return partials_; }
   LOWBIT_HD int64_t channels() const { return kWhole ? 1 : layout_.channels; }
   LOWBIT_HD int64_t per_channel() const { return layout_.per_channel(); }
   LOWBIT_HD int64_t size() const { return layout_.size(); }
@@ -127,15 +127,15 @@ class Plan {
     const int inner = static_cast<int>(layout_.inner);
     band_channels_ = static_cast<int>(Smaller(layout_.channels, max_width / inner));
     bands_ = CeilDiv(layout_.channels, band_channels_);
-    parts_ = CeilDiv(CeilDiv(layout_.outer, copies_), kBlocks * kRows);
-    tasks_ = parts_ * bands_;
+    partials_ = CeilDiv(CeilDiv(layout_.outer, copies_), kBlocks * kRows);
+    tasks_ = partials_ * bands_;
   }
 
   template <typename Int>
   LOWBIT_HD Tile Columns(Int task) const {
-    const int64_t part = task / static_cast<Int>(bands_);
+    const int64_t partial = task / static_cast<Int>(bands_);
     const int64_t band = task % static_cast<Int>(bands_);
-    const int64_t first = part * kBlocks * kRows;  // in runs
+    const int64_t first = partial * kBlocks * kRows;  // in runs
     const int64_t channel = band * band_channels_;
     const int rows = static_cast<int>(Smaller(kBlocks * kRows, runs_ - first));
     const int channels = static_cast<int>(Smaller(band_channels_, layout_.channels - channel));
@@ -144,7 +144,7 @@ class Plan {
     return {first * run_ + channel * inner,
             run_,
             channel,
-            part,
+            partial,
             rows,
             copies_ * channels * inner,
             last ? ragged_ : 0,
@@ -162,7 +162,7 @@ class Plan {
   int copies_ = 1;
   int band_channels_ = 0;
   int64_t bands_ = 0;
-  int64_t parts_ = 0;
+  int64_t partials_ = 0;
   int64_t tasks_ = 0;
 };
 

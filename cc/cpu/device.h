@@ -76,20 +76,20 @@ class Device {
   void MapAndFinish(const F& f, const R& r, T* y, const In*... x) {
     double few[kFewTotals];
     const int64_t channels = plan_.channels();
-    const int64_t totals = Product(plan_.parts(), channels, R::kTerms);
-    double* part = few;
-    if (totals > kFewTotals) part = static_cast<double*>(Allocate(totals, sizeof(double)));
+    const int64_t totals = Product(plan_.partials(), channels, R::kTerms);
+    double* partials = few;
+    if (totals > kFewTotals) partials = static_cast<double*>(Allocate(totals, sizeof(double)));
     const bool streams = Streams(y, x...);
     const int64_t bytes = StatsBytes() + SumsBytes<R>();
     ForTasks(bytes, [&, stats = stats_](const Tile& tile, Scratch scratch) {
-      double* total = part + tile.part * R::kTerms * channels + tile.channel;
+      double* total = partials + tile.partial * R::kTerms * channels + tile.channel;
       WithStats(tile, stats, scratch, [&](auto lanes) {
         WithStream(streams, tile, y, [&](auto stream) {
           ReduceTile<stream>(f, r, lanes, tile, scratch, total, channels, y, x...);
         });
       });
     });
-    if (ok_) FinishChannels(r, part);
+    if (ok_) FinishChannels(r, partials);
   }
 
   static constexpr int64_t kFewTotals = 64;
@@ -283,26 +283,26 @@ class Device {
     });
   }
 
-  // Joins a channel's parts pairwise, in place, and finishes it.
+  // Joins a channel's partials pairwise, in place, and finishes it.
   template <class R>
-  void FinishChannels(const R& r, double* part) {
-    JoinParts<R, 0>(part);
-    if constexpr (R::kTerms > 1) JoinParts<R, 1>(part);
+  void FinishChannels(const R& r, double* partials) {
+    JoinPartials<R, 0>(partials);
+    if constexpr (R::kTerms > 1) JoinPartials<R, 1>(partials);
     for (int64_t c = 0; c < plan_.channels(); ++c) {
       Totals<R::kTerms> total{};
-      for (int k = 0; k < R::kTerms && plan_.parts() > 0; ++k) {
-        total.term[k] = part[k * plan_.channels() + c];
+      for (int k = 0; k < R::kTerms && plan_.partials() > 0; ++k) {
+        total.term[k] = partials[k * plan_.channels() + c];
       }
       r.Finish(total, plan_.per_channel(), stats_[c]);
     }
   }
 
   template <class R, int k>
-  void JoinParts(double* part) const {
+  void JoinPartials(double* partials) const {
     const int64_t channels = plan_.channels();
-    const auto at = [&](int64_t i) { return part + (i * R::kTerms + k) * channels; };
-    for (int64_t step = 1; step < plan_.parts(); step *= 2) {
-      for (int64_t i = 0; i + step < plan_.parts(); i += 2 * step) {
+    const auto at = [&](int64_t i) { return partials + (i * R::kTerms + k) * channels; };
+    for (int64_t step = 1; step < plan_.partials(); step *= 2) {
+      for (int64_t i = 0; i + step < plan_.partials(); i += 2 * step) {
         for (int64_t c = 0; c < channels; ++c) {
           at(i)[c] = Joined<R::kJoin[k]>(at(i)[c], at(i + step)[c]);
         }

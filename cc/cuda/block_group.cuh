@@ -49,10 +49,10 @@ struct BlockGroup {
 
 // Memory of one launch, all of it in one allocation of the caller's.
 struct Scratch {
-  double* part[2];    // a reduction's, and the next one's: a slow thread block may still read
-  void* stats;        // of each channel, where there are several
-  unsigned* arrived;  // thread blocks that have written their parts, in passes.cuh
-  int lane_bytes;     // of the dynamic shared memory; what follows keeps vectors
+  double* partials[2];  // a reduction's, and the next one's: a slow thread block may still read
+  void* stats;          // of each channel, where there are several
+  unsigned* arrived;    // thread blocks that have written their partials, in passes.cuh
+  int lane_bytes;       // of the dynamic shared memory; what follows keeps vectors
   int kept_slots;
 };
 

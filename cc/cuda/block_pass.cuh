@@ -136,14 +136,14 @@ class BlockPass {
       : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), kept_(kept) {}
 
   // Every `step`-th task from `first` on, or the same from the last one back.
-  __device__ void Run(unsigned first, unsigned step, bool reverse, double* part) {
+  __device__ void Run(unsigned first, unsigned step, bool reverse, double* partials) {
     const auto tasks = static_cast<unsigned>(plan_.tasks());
     const int count = first < tasks ? (tasks - 1 - first) / step + 1 : 0;
     for (int left = count; left > 0; --left) {
       const int ordinal = reverse ? left - 1 : count - left;
       const Tile tile = plan_.At(first + ordinal * step);
       Block(tile, ordinal);
-      if constexpr (R::kTerms > 0) Finish(tile, part);
+      if constexpr (R::kTerms > 0) Finish(tile, partials);
     }
   }
 
@@ -265,8 +265,8 @@ class BlockPass {
   }
 
   // Folds the lanes of all row blocks to totals of channels, joins the row blocks pairwise, and
-  // writes the tile's part.
-  __device__ void Finish(const Tile& tile, double* part) {
+  // writes the tile's partial sum.
+  __device__ void Finish(const Tile& tile, double* partials) {
     __syncthreads();
     Sums().ForEach([&](auto&, auto k) {
       constexpr Join join = R::kJoin[k.value];
@@ -275,7 +275,8 @@ class BlockPass {
       double* lanes = LanesOf(Thread() / kThreadsPerRowBlock, k.value);
       Fold<join, kThreadsPerRowBlock>(lanes, 1, 0, tile.copies, channels * inner);
       Fold<join, kThreadsPerRowBlock>(lanes, channels, inner, inner, 1);
-      double* to = part + (tile.part * R::kTerms + k.value) * plan_.channels() + tile.channel;
+      double* to =
+          partials + (tile.partial * R::kTerms + k.value) * plan_.channels() + tile.channel;
       for (int c = Thread(); c < channels; c += kThreads) {
         double total[kBlocks];
 #pragma unroll

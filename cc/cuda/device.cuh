@@ -9,20 +9,20 @@
 
 namespace lowbit::cuda {
 
-// Joins the parts of channels and finishes their statistics: every `step`-th run of channels from
-// `first` on. All threads of the block call it.
+// Joins the partials of channels and finishes their statistics: every `step`-th run of channels
+// from `first` on. All threads of the block call it.
 template <int kThreads, class R, typename S, class L>
-__device__ void FinishChannels(const R& r, const Plan<L>& plan, const double* part, int64_t first,
-                               int64_t step, double* shared, S* stats) {
+__device__ void FinishChannels(const R& r, const Plan<L>& plan, const double* partials,
+                               int64_t first, int64_t step, double* shared, S* stats) {
   __shared__ double levels[Joiner<kThreads>::kLevels];
-  Joiner<kThreads> joiner(plan.parts(), shared, levels);
+  Joiner<kThreads> joiner(plan.partials(), shared, levels);
   const int64_t channels = plan.channels();
   for (int64_t base = first * joiner.columns(); base < channels; base += step * joiner.columns()) {
     const int64_t channel = base + joiner.column();
     const int64_t stride = R::kTerms * channels;
     Totals<R::kTerms> total{};
     // A column that does not exist repeats the last one.
-    const double* from = part + Smaller(channel, channels - 1);
+    const double* from = partials + Smaller(channel, channels - 1);
     total.term[0] = joiner.template Total<R::kJoin[0]>(from, stride);
     if constexpr (R::kTerms > 1) {
       total.term[1] = joiner.template Total<R::kJoin[1]>(from + channels, stride);
@@ -53,10 +53,10 @@ class Device {
   // A single channel's statistics are each thread block's own; several channels' are the group's.
   template <class R, typename T, class... In>
   __device__ void Reduce(const R& r, const T* x, const In*... more) {
-    const double* part = Pass(None{}, r, static_cast<T*>(nullptr), x, more...);
+    const double* partials = Pass(None{}, r, static_cast<T*>(nullptr), x, more...);
     group_.Sync();
     const bool shared_out = plan_.channels() > 1;
-    FinishChannels<BlockPolicy<T>::kThreads>(r, plan_, part, shared_out ? group_.rank() : 0,
+    FinishChannels<BlockPolicy<T>::kThreads>(r, plan_, partials, shared_out ? group_.rank() : 0,
                                              shared_out ? group_.size() : 1, lanes_, stats_);
     if (shared_out) group_.Sync();
   }
@@ -65,27 +65,28 @@ class Device {
   template <class F, class R, typename T, class... In>
   [[nodiscard]] __device__ Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
     static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
-    const double* part = Pass(f, r, y, x...);
+    const double* partials = Pass(f, r, y, x...);
     group_.Sync();
     if (group_.rank() == 0) {
-      FinishChannels<BlockPolicy<T>::kThreads>(r, plan_, part, 0, 1, lanes_, stats_);
+      FinishChannels<BlockPolicy<T>::kThreads>(r, plan_, partials, 0, 1, lanes_, stats_);
     }
     return {};
   }
 
  private:
-  // Returns where the parts are. A pass runs against the one before, whose end is in the L2 cache.
+  // Returns where the partials are. A pass runs against the one before, whose end is in the L2
+  // cache.
   template <class F, class R, typename T, class... In>
   __device__ double* Pass(const F& f, const R& r, T* y, const In*... x) {
     const Operands<T, sizeof...(In)> operands(plan_, y, x...);
-    double* part = scratch_.part[passes_ % 2];
+    double* partials = scratch_.partials[passes_ % 2];
     BlockPass<F, R, S, T, sizeof...(In), L, true> block_pass(f, r, stats_, plan_, operands, lanes_,
                                                              kept_);
-    block_pass.Run(group_.rank(), group_.size(), passes_ % 2 == 1, part);
+    block_pass.Run(group_.rank(), group_.size(), passes_ % 2 == 1, partials);
     if (!kept_.filled) kept_.of = operands.x[sizeof...(In) - 1];
     kept_.filled = true;
     ++passes_;
-    return part;
+    return partials;
   }
 
   const BlockGroup& group_;

@@ -47,15 +47,16 @@ constexpr int64_t Rounded(int64_t bytes) { return CeilDiv(bytes, 256) * 256; }
 template <class Recipe>
 cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* scratch) {
   using T = typename StorageOf<Recipe>::Type;
-  const int64_t part = Rounded(Product(plan.parts(), plan.channels(), kMaxTerms * sizeof(double)));
+  const int64_t partials =
+      Rounded(Product(plan.partials(), plan.channels(), kMaxTerms * sizeof(double)));
   const int64_t stats = Rounded(Product(plan.channels() + 1, sizeof(typename Recipe::Stats)));
-  const int64_t bytes = 2 * part + stats + Rounded(sizeof(unsigned));
+  const int64_t bytes = 2 * partials + stats + Rounded(sizeof(unsigned));
   auto* memory = static_cast<char*>(host.allocate(host.context, bytes));
   if (memory == nullptr) return cudaErrorMemoryAllocation;
-  scratch->part[0] = reinterpret_cast<double*>(memory);
-  scratch->part[1] = reinterpret_cast<double*>(memory + part);
-  scratch->stats = memory + 2 * part;
-  scratch->arrived = reinterpret_cast<unsigned*>(memory + 2 * part + stats);
+  scratch->partials[0] = reinterpret_cast<double*>(memory);
+  scratch->partials[1] = reinterpret_cast<double*>(memory + partials);
+  scratch->stats = memory + 2 * partials;
+  scratch->arrived = reinterpret_cast<unsigned*>(memory + 2 * partials + stats);
   scratch->lane_bytes =
       static_cast<int>(kBlocks * kMaxTerms * LanesOfTask<T>(plan) * sizeof(double));
   scratch->kept_slots = 0;

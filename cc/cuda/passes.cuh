@@ -100,7 +100,7 @@ __device__ __forceinline__ bool IsLastBlock(unsigned* arrived) {
   return last;
 }
 
-// Parts of a reduction; of a single channel, the last thread block finishes it.
+// Partials of a reduction; of a single channel, the last thread block finishes it.
 template <class F, class R, template <class> class S, typename C, class L, typename T, class... In>
 __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPerSm)
     ReduceRows(const F f, const R r, S<C>* stats, const Plan<L> plan, const Scratch scratch, T* y,
@@ -109,9 +109,9 @@ __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPer
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const Kept kept{};
   BlockPass<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, kept)
-      .Run(blockIdx.x, gridDim.x, false, scratch.part[0]);
+      .Run(blockIdx.x, gridDim.x, false, scratch.partials[0]);
   if (plan.channels() <= 1 && IsLastBlock(scratch.arrived)) {
-    FinishChannels<BlockPolicy<T>::kThreads>(r, plan, scratch.part[0], 0, 1, lanes, stats);
+    FinishChannels<BlockPolicy<T>::kThreads>(r, plan, scratch.partials[0], 0, 1, lanes, stats);
   }
 }
 
@@ -119,7 +119,7 @@ template <int kThreads, class R, typename S, class L>
 __global__ void __launch_bounds__(kThreads)
     FinishRows(const R r, S* stats, const Plan<L> plan, const Scratch scratch) {
   LOWBIT_DYNAMIC_SHARED(double, shared);
-  FinishChannels<kThreads>(r, plan, scratch.part[0], blockIdx.x, gridDim.x, shared, stats);
+  FinishChannels<kThreads>(r, plan, scratch.partials[0], blockIdx.x, gridDim.x, shared, stats);
 }
 
 // Launches a kernel for each verb. The first error stops it.

@@ -61,7 +61,7 @@ constexpr int kMapVectors = 4;
 
 // Partial sums that one thread joins before the threads of a block do, so that a tensor of 16 M
 // elements has no more of them than a block has places.
-constexpr int kPartsPerThread = 8;
+constexpr int kPartialsPerThread = 8;
 
 }  // namespace lowbit::cuda
 
