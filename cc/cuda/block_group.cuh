@@ -52,8 +52,8 @@ struct Scratch {
   double* partials[2];  // a reduction's, and the next one's: a slow thread block may still read
   void* stats;          // of each channel, where there are several
   unsigned* arrived;    // thread blocks that have written their partials, in passes.cuh
-  int lane_bytes;       // of the dynamic shared memory; what follows keeps vectors
-  int kept_slots;
+  int lane_bytes;       // of the dynamic shared memory; what follows is the cache of vectors
+  int cached_slots;
 };
 
 }  // namespace lowbit::cuda

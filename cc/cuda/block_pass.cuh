@@ -41,7 +41,7 @@ __host__ __device__ __forceinline__ int SlotsOfTask(int width) {
 
 // Shared memory of a thread block in which each thread keeps vectors of one tensor from one pass to
 // the next. No thread reads another's, so none waits.
-struct Kept {
+struct SharedCache {
   uint4* slot;
   int slots;       // of all threads together
   bool filled;     // by an earlier pass, else this one fills them; a constant when inlined
@@ -54,15 +54,15 @@ struct None {
 };
 
 // A thread's vector of lanes in the rows of a block.
-struct Strip {
+struct Fragment {
   int64_t begin;
   int64_t stride;
   int rows;  // that have `lanes` of it
   int lanes;
   int ragged;  // lanes of the row behind those
 
-  // The strip of lanes [lane, lane + width) in block `block` of a tile.
-  __device__ static Strip Of(const Tile& tile, int block, int lane, int width) {
+  // The fragment of lanes [lane, lane + width) in block `block` of a tile.
+  __device__ static Fragment Of(const Tile& tile, int block, int lane, int width) {
     const int first = block * kRows;
     const int left = tile.rows - first;
     const auto covered = [&](int row_width) {
@@ -118,7 +118,8 @@ __device__ void Fold(double* lanes, int groups, int stride, int count, int width
 }
 
 // What all threads of a block need for a pass.
-template <class F, class R, template <class> class S, typename T, int kInputs, class L, bool kKeeps>
+template <class F, class R, template <class> class S, typename T, int kInputs, class L,
+          bool kCaches>
 class BlockPass {
   using C = Compute<T>;
   static constexpr int kW = kLanesOf<T>;
@@ -132,8 +133,9 @@ class BlockPass {
 
  public:
   __device__ BlockPass(const F& f, const R& r, const S<C>* stats, const Plan<L>& plan,
-                       const Operands<T, kInputs>& operands, double* lanes, const Kept& kept)
-      : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), kept_(kept) {}
+                       const Operands<T, kInputs>& operands, double* lanes,
+                       const SharedCache& cache)
+      : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), cache_(cache) {}
 
   // Every `step`-th task from `first` on, or the same from the last one back.
   __device__ void Run(unsigned first, unsigned step, bool reverse, double* partials) {
@@ -158,10 +160,10 @@ class BlockPass {
       S<C> s[kStats];
       LoadStats(tile, v * kW, s);
       Sums sums;
-      const Strip strip = Strip::Of(tile, row_block, v * kW, kW);
-      const int rows = io_.aligned && strip.lanes == kW ? strip.rows : 0;
-      AddVectors(strip, rows, s, slot, sums);
-      AddElements(strip, rows, s, sums);
+      const Fragment fragment = Fragment::Of(tile, row_block, v * kW, kW);
+      const int rows = io_.aligned && fragment.lanes == kW ? fragment.rows : 0;
+      AddVectors(fragment, rows, s, slot, sums);
+      AddElements(fragment, rows, s, sums);
       sums.ForEach([&](auto& sum, auto k) {
         double* to = LanesOf(row_block, k.value) + v * kW;
 #pragma unroll
@@ -190,23 +192,23 @@ class BlockPass {
   // The first `rows` rows, of whole, aligned vectors. Loads come before the first use, so that they
   // are in flight together. Each use has a branch of its own, else the compiler widens them all at
   // once, and runs out of registers.
-  __device__ __forceinline__ void AddVectors(const Strip& strip, int rows, const S<C> (&s)[kStats],
-                                             int64_t slot, Sums& sums) {
+  __device__ __forceinline__ void AddVectors(const Fragment& fragment, int rows,
+                                             const S<C> (&s)[kStats], int64_t slot, Sums& sums) {
     // Known to the compiler for a whole tensor, which makes offsets of addresses.
-    const int64_t stride = std::is_same_v<L, Whole> ? kLanes : strip.stride;
-    int64_t at = strip.begin;
+    const int64_t stride = std::is_same_v<L, Whole> ? kLanes : fragment.stride;
+    int64_t at = fragment.begin;
 #pragma unroll 1
     for (int left = rows; left > 0; left -= kInFlight) {
       // All passes agree, however many of their loads make a step of those that are kept.
-      const bool fits = kKeeps && slot + (kInFlight - 1) * kThreads < kept_.slots;
-      uint4* kept = kept_.slot + (fits ? slot : 0);
+      const bool fits = kCaches && slot + (kInFlight - 1) * kThreads < cache_.slots;
+      uint4* cache = cache_.slot + (fits ? slot : 0);
       uint4 raw[kInFlight][kInputs];
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) {
-        if (fits && kept_.filled && k == kInputs - 1 && kept_.of == io_.x[k]) {
+        if (fits && cache_.filled && k == kInputs - 1 && cache_.of == io_.x[k]) {
 #pragma unroll
           for (int i = 0; i < kInFlight; ++i) {
-            if (i < left) raw[i][k] = kept[i * kThreads];
+            if (i < left) raw[i][k] = cache[i * kThreads];
           }
         } else {
 #pragma unroll
@@ -218,7 +220,7 @@ class BlockPass {
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
         if (i < left) {
-          if (fits && !kept_.filled) kept[i * kThreads] = raw[i][kInputs - 1];
+          if (fits && !cache_.filled) cache[i * kThreads] = raw[i][kInputs - 1];
           const uint4 y = Add(s, raw[i], sums);
           if constexpr (kMaps) Store(io_.y + at + i * stride, y);
         }
@@ -229,12 +231,12 @@ class BlockPass {
   }
 
   // The rows from `row` on, at the edges of a tensor or misaligned: element by element.
-  __device__ __forceinline__ void AddElements(const Strip& strip, int row, const S<C> (&s)[kStats],
-                                              Sums& sums) {
+  __device__ __forceinline__ void AddElements(const Fragment& fragment, int row,
+                                              const S<C> (&s)[kStats], Sums& sums) {
 #pragma unroll 1
-    for (; row < kRows && strip.LanesIn(row) > 0; ++row) {
-      const int64_t at = strip.begin + row * strip.stride;
-      const int count = strip.LanesIn(row);
+    for (; row < kRows && fragment.LanesIn(row) > 0; ++row) {
+      const int64_t at = fragment.begin + row * fragment.stride;
+      const int count = fragment.LanesIn(row);
       uint4 raw[kInputs];
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) raw[k] = Load(io_.x[k] + at, count);
@@ -297,7 +299,7 @@ class BlockPass {
   const Plan<L>& plan_;
   const Operands<T, kInputs> io_;
   double* lanes_;
-  const Kept kept_;
+  const SharedCache cache_;
 };
 
 }  // namespace lowbit::cuda

@@ -39,10 +39,10 @@ class Device {
   __device__ Device(const BlockGroup& group, const Plan<L>& plan, const Scratch& scratch,
                     double* shared, S<C>* stats)
       : group_(group), plan_(plan), scratch_(scratch), lanes_(shared), stats_(stats) {
-    kept_.slot = reinterpret_cast<uint4*>(reinterpret_cast<char*>(shared) + scratch.lane_bytes);
-    kept_.slots = scratch.kept_slots;
-    kept_.filled = false;
-    kept_.of = nullptr;
+    cache_.slot = reinterpret_cast<uint4*>(reinterpret_cast<char*>(shared) + scratch.lane_bytes);
+    cache_.slots = scratch.cached_slots;
+    cache_.filled = false;
+    cache_.of = nullptr;
   }
 
   template <class F, typename T, class... In>
@@ -81,10 +81,10 @@ class Device {
     const Operands<T, sizeof...(In)> operands(plan_, y, x...);
     double* partials = scratch_.partials[passes_ % 2];
     BlockPass<F, R, S, T, sizeof...(In), L, true> block_pass(f, r, stats_, plan_, operands, lanes_,
-                                                             kept_);
+                                                             cache_);
     block_pass.Run(group_.rank(), group_.size(), passes_ % 2 == 1, partials);
-    if (!kept_.filled) kept_.of = operands.x[sizeof...(In) - 1];
-    kept_.filled = true;
+    if (!cache_.filled) cache_.of = operands.x[sizeof...(In) - 1];
+    cache_.filled = true;
     ++passes_;
     return partials;
   }
@@ -94,7 +94,7 @@ class Device {
   const Scratch& scratch_;
   double* const lanes_;
   S<C>* const stats_;
-  Kept kept_;
+  SharedCache cache_;
   int passes_ = 0;
 };
 

@@ -59,7 +59,7 @@ cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* 
   scratch->arrived = reinterpret_cast<unsigned*>(memory + 2 * partials + stats);
   scratch->lane_bytes =
       static_cast<int>(kBlocks * kMaxTerms * LanesOfTask<T>(plan) * sizeof(double));
-  scratch->kept_slots = 0;
+  scratch->cached_slots = 0;
   return cudaSuccess;
 }
 
@@ -67,7 +67,7 @@ cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* 
 struct GroupLaunch {
   BlockGroup group;
   int64_t blocks;
-  int64_t kept_slots;
+  int64_t cached_slots;
 };
 
 // Whether that kind of group is for so many tasks.
@@ -83,7 +83,7 @@ cudaError_t PlanBlockGroup(BlockGroupKind kind, const Gpu& gpu, const PlanOf<Rec
                            int64_t lane_bytes, GroupLaunch* launch) {
   using T = typename StorageOf<Recipe>::Type;
   constexpr int kThreads = BlockPolicyOf<Recipe>::kThreads;
-  constexpr int64_t kStep = kKeptStep * kThreads;  // slots
+  constexpr int64_t kStep = kCacheStep * kThreads;  // slots
   const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
   const int most = kind == BlockGroupKind::kGrid ? BlockPolicyOf<Recipe>::kPerSm : 1;
   Residency resident;
@@ -97,14 +97,14 @@ cudaError_t PlanBlockGroup(BlockGroupKind kind, const Gpu& gpu, const PlanOf<Rec
                    : kind == BlockGroupKind::kCluster ? kCluster
                                                       : Smaller(tasks, on_gpu);
   const int64_t wanted = CeilDiv(tasks, launch->blocks) * SlotsOfTask<T>(plan.width());
-  launch->kept_slots = Smaller(wanted, resident.steps * kStep);
+  launch->cached_slots = Smaller(wanted, resident.steps * kStep);
   return cudaSuccess;
 }
 
 template <class Recipe>
 cudaError_t LaunchBlockGroup(const Recipe& recipe, const PlanOf<Recipe>& plan,
                              const GroupLaunch& launch, Scratch scratch, cudaStream_t stream) {
-  scratch.kept_slots = static_cast<int>(launch.kept_slots);
+  scratch.cached_slots = static_cast<int>(launch.cached_slots);
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeCooperative;
   attribute.val.cooperative = 1;
@@ -117,7 +117,7 @@ cudaError_t LaunchBlockGroup(const Recipe& recipe, const PlanOf<Recipe>& plan,
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(launch.blocks));
   config.blockDim = dim3(BlockPolicyOf<Recipe>::kThreads);
-  config.dynamicSmemBytes = scratch.lane_bytes + launch.kept_slots * kVectorBytes;
+  config.dynamicSmemBytes = scratch.lane_bytes + launch.cached_slots * kVectorBytes;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = launch.group.kind == BlockGroupKind::kBlock ? 0 : 1;

@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPer
     MapRows(const F f, const S<C>* stats, const Plan<L> plan, T* y, const In*... x) {
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const None none;
-  const Kept kept{};
-  BlockPass<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, kept)
+  const SharedCache cache{};
+  BlockPass<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, cache)
       .Run(blockIdx.x, gridDim.x, false, nullptr);
 }
 
@@ -107,8 +107,8 @@ __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPer
                const In*... x) {
   LOWBIT_DYNAMIC_SHARED(double, lanes);
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
-  const Kept kept{};
-  BlockPass<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, kept)
+  const SharedCache cache{};
+  BlockPass<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, cache)
       .Run(blockIdx.x, gridDim.x, false, scratch.partials[0]);
   if (plan.channels() <= 1 && IsLastBlock(scratch.arrived)) {
     FinishChannels<BlockPolicy<T>::kThreads>(r, plan, scratch.partials[0], 0, 1, lanes, stats);

@@ -38,8 +38,8 @@ constexpr int kLoadsInFlight = 8;
 #define LOWBIT_WIDEN_BY_INTEGERS 0
 #endif
 
-// Rows of a thread that are kept in shared memory together, or not: those that it loads at once.
-constexpr int kKeptStep = kLoadsInFlight;
+// Rows of a thread that are cached in shared memory together, or not: those that it loads at once.
+constexpr int kCacheStep = kLoadsInFlight;
 
 // Lanes of a task where a row of channels is longer: 4096 channels become 8 tasks side by side.
 constexpr int kMaxWidth = 2 * kLanes;
