@@ -428,7 +428,7 @@ def _on(emulator, name):
 @pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.parametrize("kernel", sorted(ONE))
 def test_a_grid_that_is_refused(emulator, cpu, kernel, error):
-    """Other processes have a share of the GPU: a kernel for each verb, and no error left behind."""
+    """Other processes have a share of the GPU: a kernel for each pass, and no error left behind."""
     _on(emulator, "sm_80")
     inputs = decided_inputs(kernel, CLUSTER + 1, np.dtype(np.float32))
     before = emulator.launches()
@@ -441,7 +441,7 @@ def test_a_grid_that_is_refused(emulator, cpu, kernel, error):
 @pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.parametrize("kernel", sorted(ONE))
 def test_a_cluster_that_is_refused(emulator, cpu, kernel, error):
-    """A grid takes its place, and a kernel for each verb where that is refused as well."""
+    """A grid takes its place, and a kernel for each pass where that is refused as well."""
     _on(emulator, "sm_90")
     inputs = decided_inputs(kernel, CLUSTER, np.dtype(np.float32))
     for refused, then in ((1, 1), (2, PASSES[kernel])):

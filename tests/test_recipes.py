@@ -138,17 +138,17 @@ SOURCES = {
         *("-xc++", "cc/cuda/kernels.cu"),
     ],
 }
-GRADIENT = "    return dev.MapReduce("
+GRADIENT = "    return dev.MapAndReduce("
 # What is replaced in cc/core/ttq.h, by what, and the words of the compiler.
 BROKEN = {
     "nothing": ("", "", None),
-    "verb after the last": (
+    "pass after the last": (
         GRADIENT,
-        "    if (kind == NegativeGradient::kPaper) dev.MapReduce(TtqWeightGradient<C>{},\n"
+        "    if (kind == NegativeGradient::kPaper) dev.MapAndReduce(TtqWeightGradient<C>{},\n"
         "        TtqScaleGradients<T>{dpositive, dnegative, kind}, dw, dy, w);\n" + GRADIENT,
-        r"MapReduce.*nodiscard|nodiscard.*MapReduce|ignoring return value",
+        r"MapAndReduce.*nodiscard|nodiscard.*MapAndReduce|ignoring return value",
     ),
-    "last verb of channels": (
+    "last pass of channels": (
         "  T* dnegative;\n  TensorLayout<T> layout;",
         "  T* dnegative;\n  ChannelLayout<T> layout;",
         "what it finishes is the whole tensor's",

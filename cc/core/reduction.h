@@ -9,7 +9,7 @@
 
 namespace lowbit {
 
-// What MapReduce returns. A recipe returns it in turn, so that nothing comes after: it finishes
+// What MapAndReduce returns. A recipe returns it in turn, so that nothing comes after: it finishes
 // what the caller reads, on a GPU while other thread blocks have gone.
 struct Last {};
 

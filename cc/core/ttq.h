@@ -114,8 +114,8 @@ struct TtqGrad {
   template <class Device>
   LOWBIT_HD Last Run(Device& dev) const {
     dev.Reduce(TtqThreshold<T>{threshold, positive, negative}, w);
-    return dev.MapReduce(TtqWeightGradient<C>{}, TtqScaleGradients<T>{dpositive, dnegative, kind},
-                         dw, dy, w);
+    return dev.MapAndReduce(TtqWeightGradient<C>{},
+                            TtqScaleGradients<T>{dpositive, dnegative, kind}, dw, dy, w);
   }
 };
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU's verbs for the recipes of core/: Map, Reduce, and MapReduce, which does both in one
-// pass. Included by kernels.cc alone, once per instruction set.
+// The CPU's passes for the recipes of core/: Map, Reduce, and MapAndReduce, which does both at
+// once. Included by kernels.cc alone, once per instruction set.
 //
-// From a verb down to the formula: ForTasks (threads), WithStats (of one channel or of a lane
+// From a pass down to the formula: ForTasks (threads), WithStats (of one channel or of a lane
 // each), WithStream (stores past the cache or not), MapTile or ReduceTile, ForPacks (SIMD
 // registers).
 #ifndef LOWBIT_CPU_DEVICE_H_
@@ -59,7 +59,7 @@ class Device {
 
   // Both, reading x once. The map sees the statistics as they were before.
   template <class F, class R, typename T, class... In>
-  [[nodiscard]] Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
+  [[nodiscard]] Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
     static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
     MapAndFinish(f, r, y, x...);
     return {};
@@ -146,7 +146,7 @@ class Device {
     host_.run(host_.context, calls, {&tasks, &Tasks::Run});
   }
 
-  // One verb's, or an earlier one's if that is as large.
+  // One pass's, or an earlier one's if that is as large.
   char* AllocateScratch(int64_t bytes) {
     if (bytes > scratch_bytes_) {
       constexpr uintptr_t kPast = Scratch::kAlignment - 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The verbs of the recipes within one kernel: a group of thread blocks runs a recipe from its first
-// line to its last, and keeps as much of its input as fits into shared memory on the way.
+// The passes of the recipes within one kernel: a group of thread blocks runs a recipe from its
+// first line to its last, and keeps as much of its input as fits into shared memory on the way.
 #ifndef LOWBIT_CUDA_DEVICE_CUH_
 #define LOWBIT_CUDA_DEVICE_CUH_
 
@@ -63,7 +63,7 @@ class Device {
 
   // One thread block finishes for all.
   template <class F, class R, typename T, class... In>
-  [[nodiscard]] __device__ Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
+  [[nodiscard]] __device__ Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
     static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
     const double* partials = Pass(f, r, y, x...);
     group_.Sync();

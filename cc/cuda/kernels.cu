@@ -162,7 +162,7 @@ cudaError_t LaunchAsBlockGroup(const Recipe& recipe, const PlanOf<Recipe>& plan,
   return cudaSuccess;
 }
 
-// A device that runs nothing, but sees whether a recipe writes more than elements: a last verb that
+// A device that runs nothing, but sees whether a recipe writes more than elements: a last pass that
 // reduces finishes what the caller reads.
 struct Outputs {
   bool more = false;
@@ -172,13 +172,13 @@ struct Outputs {
   template <class... Arguments>
   void Reduce(const Arguments&...) {}
   template <class... Arguments>
-  [[nodiscard]] Last MapReduce(const Arguments&...) {
+  [[nodiscard]] Last MapAndReduce(const Arguments&...) {
     more = true;
     return {};
   }
 };
 
-// In one kernel if the GPU can, else in one a verb.
+// In one kernel if the GPU can, else in one for each pass.
 template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
   Outputs outputs;

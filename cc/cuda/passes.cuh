@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The verbs of the recipes as a kernel each, launched from the host: for element-wise recipes,
-// which are one verb, and for all where no group can be launched.
+// The passes of the recipes as a kernel each, launched from the host: for element-wise recipes,
+// which are one pass, and for all where no group can be launched.
 #ifndef LOWBIT_CUDA_PASSES_CUH_
 #define LOWBIT_CUDA_PASSES_CUH_
 
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kThreads)
   FinishChannels<kThreads>(r, plan, scratch.partials[0], blockIdx.x, gridDim.x, shared, stats);
 }
 
-// Launches a kernel for each verb. The first error stops it.
+// Launches a kernel for each pass. The first error stops it.
 template <class L, template <class> class S, typename C>
 class PassDevice {
  public:
@@ -158,7 +158,7 @@ class PassDevice {
   }
 
   template <class F, class R, typename T, class... In>
-  [[nodiscard]] Last MapReduce(const F& f, const R& r, T* y, const In*... x) {
+  [[nodiscard]] Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
     static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
     MapAndFinish(f, r, y, x...);
     return {};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The verbs of the recipes as HLO.
+// The passes of the recipes as HLO.
 #ifndef LOWBIT_TF_XLA_DEVICE_H_
 #define LOWBIT_TF_XLA_DEVICE_H_
 
@@ -37,7 +37,7 @@ class HloDevice {
 
   // Both. The map sees the statistics as they were before.
   template <class F, class R, typename T, class... In>
-  [[nodiscard]] Last MapReduce(const F& f, const R& r, Traced<T>* y, const In*... x) {
+  [[nodiscard]] Last MapAndReduce(const F& f, const R& r, Traced<T>* y, const In*... x) {
     Map(f, y, x...);
     Reduce(r, x...);
     return {};
