@@ -149,8 +149,8 @@ BROKEN = {
         r"MapAndReduce.*nodiscard|nodiscard.*MapAndReduce|ignoring return value",
     ),
     "last pass of channels": (
-        "  T* dnegative;\n  TensorLayout<T> layout;",
-        "  T* dnegative;\n  ChannelLayout<T> layout;",
+        "  T* dnegative;\n  PerTensorLayout<T> layout;",
+        "  T* dnegative;\n  PerChannelLayout<T> layout;",
         "what it finishes is the whole tensor's",
     ),
 }

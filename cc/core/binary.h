@@ -48,7 +48,7 @@ struct BinaryMeanScaling {
 
   const T* x;
   T* y;
-  ChannelLayout<T> layout;
+  PerChannelLayout<T> layout;
 
   template <class Device>
   LOWBIT_HD void Run(Device& dev) const {
@@ -61,7 +61,7 @@ struct BinaryMeanScalingQuantizer {
   template <typename T, class Arguments>
   static BinaryMeanScaling<T> Bind(Arguments& a) {
     const T* x = a.Tensor("x");
-    return {x, a.TensorOutput("y"), a.OneChannel()};
+    return {x, a.TensorOutput("y"), a.TensorLayout()};
   }
 };
 
@@ -69,7 +69,7 @@ struct BinaryChannelWiseMeanScalingQuantizer {
   template <typename T, class Arguments>
   static BinaryMeanScaling<T> Bind(Arguments& a) {
     const T* x = a.Tensor("x");
-    const auto layout = a.Channels("axis");
+    const auto layout = a.ChannelLayout("axis");
     return {x, a.TensorOutput("y"), layout};
   }
 };

@@ -41,9 +41,9 @@ class CallArguments {
   int Choice(const char*, const char* const (&)[n]) {
     return *left_.choices++;
   }
-  Whole OneChannel() const { return Whole(left_.layout.size()); }
-  Layout Channels(const char*) const { return left_.layout; }
-  Layout ChannelsIf(const char*, const char*) const { return left_.layout; }
+  PerTensor TensorLayout() const { return PerTensor(left_.layout.size()); }
+  Layout ChannelLayout(const char*) const { return left_.layout; }
+  Layout ChannelLayoutIf(const char*, const char*) const { return left_.layout; }
 
  private:
   Call left_;

@@ -34,14 +34,14 @@ class Description {
     Write(name, kind);
     return 0;
   }
-  Whole OneChannel() const { return Whole(0); }
-  Layout Channels(const char* axis) {
+  PerTensor TensorLayout() const { return PerTensor(0); }
+  Layout ChannelLayout(const char* axis) {
     Write(axis, "axis");
     return {};
   }
-  Layout ChannelsIf(const char* flag, const char* axis) {
+  Layout ChannelLayoutIf(const char* flag, const char* axis) {
     Write(flag, "flag");
-    return Channels(axis);
+    return ChannelLayout(axis);
   }
 
   std::string Text() const { return text_.str() + "]}"; }

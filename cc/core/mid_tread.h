@@ -110,7 +110,7 @@ struct LinearMidTreadHalf {
 
   const T* x;
   T* y;
-  TensorLayout<T> layout;
+  PerTensorLayout<T> layout;
   Scalar<int, T> bit;
   C max_value;
 
@@ -140,7 +140,7 @@ struct LinearMidTreadHalfGrad {
   const T* dy;
   const T* x;
   T* dx;
-  TensorLayout<T> layout;
+  PerTensorLayout<T> layout;
   C max_value;
 
   template <class Device>
@@ -155,7 +155,7 @@ struct LinearMidTreadHalfQuantizer {
     const T* x = a.Tensor("x");
     const auto bit = a.Bit("bit");
     const auto max_value = a.MaxValue("max_value");
-    return {x, a.TensorOutput("y"), a.OneChannel(), bit, max_value};
+    return {x, a.TensorOutput("y"), a.TensorLayout(), bit, max_value};
   }
 };
 
@@ -165,7 +165,7 @@ struct LinearMidTreadHalfQuantizerGrad {
     const T* dy = a.Tensor("dy");
     const T* x = a.Tensor("x");
     const auto max_value = a.MaxValue("max_value");
-    return {dy, x, a.TensorOutput("dx"), a.OneChannel(), max_value};
+    return {dy, x, a.TensorOutput("dx"), a.TensorLayout(), max_value};
   }
 };
 

@@ -54,7 +54,7 @@ class Plan {
   LOWBIT_HD Plan(const L& layout, int max_width) : layout_(layout) {
     // Without elements there is nothing to know of each channel.
     const bool one_channel = layout.empty() || channels() == 1;
-    if (one_channel) layout_ = Whole(layout.size());
+    if (one_channel) layout_ = PerTensor(layout.size());
     if (layout.empty()) return;
     segments_ = one_channel || layout.inner >= kLanes;
     if (segments()) {
@@ -68,7 +68,7 @@ class Plan {
 
   LOWBIT_HD int64_t tasks() const { return tasks_; }
   LOWBIT_HD int64_t partials() const { return partials_; }
-  LOWBIT_HD int64_t channels() const { return kWhole ? 1 : layout_.channels; }
+  LOWBIT_HD int64_t channels() const { return kPerTensor ? 1 : layout_.channels; }
   LOWBIT_HD int64_t per_channel() const { return layout_.per_channel(); }
   LOWBIT_HD int64_t size() const { return layout_.size(); }
 
@@ -90,10 +90,10 @@ class Plan {
   }
 
  private:
-  static constexpr bool kWhole = std::is_same_v<L, Whole>;
+  static constexpr bool kPerTensor = std::is_same_v<L, PerTensor>;
 
   LOWBIT_HD int band_width() const { return band_channels_ * static_cast<int>(layout_.inner); }
-  LOWBIT_HD bool segments() const { return kWhole || segments_; }
+  LOWBIT_HD bool segments() const { return kPerTensor || segments_; }
 
   // A channel lies in long runs: rows of kLanes elements within each.
   template <typename Int>
@@ -101,8 +101,8 @@ class Plan {
     constexpr int64_t kTask = kBlocks * kRows * kLanes;
     const Int tasks = static_cast<Int>(tasks_per_segment_);
     const Int all_channels = static_cast<Int>(channels());
-    const Int segment = kWhole ? 0 : task / tasks;
-    const Int index = kWhole ? task : task % tasks;
+    const Int segment = kPerTensor ? 0 : task / tasks;
+    const Int index = kPerTensor ? task : task % tasks;
     const int size = static_cast<int>(Smaller(kTask, layout_.inner - index * kTask));
     return {segment * layout_.inner + index * kTask,
             kLanes,

@@ -48,7 +48,7 @@ struct Ttq {
   const T* positive;
   const T* negative;
   T* y;
-  TensorLayout<T> layout;
+  PerTensorLayout<T> layout;
   Scalar<double, T> threshold;
 
   template <class Device>
@@ -107,7 +107,7 @@ struct TtqGrad {
   T* dw;
   T* dpositive;
   T* dnegative;
-  TensorLayout<T> layout;
+  PerTensorLayout<T> layout;
   Scalar<double, T> threshold;
   NegativeGradient kind;
 
@@ -129,7 +129,7 @@ struct TTQWeightQuantizer {
     const T* negative = a.Scalar("negative");
     const auto threshold = a.Threshold("threshold", kTtqThresholdLimit);
     a.Choice("negative_gradient", kNegativeGradients);  // of the gradient, which reads it here
-    return {w, positive, negative, a.TensorOutput("y"), a.OneChannel(), threshold};
+    return {w, positive, negative, a.TensorOutput("y"), a.TensorLayout(), threshold};
   }
 };
 
@@ -145,8 +145,8 @@ struct TTQWeightQuantizerGrad {
     T* dw = a.TensorOutput("dweights");
     T* dpositive = a.ScalarOutput("dpositive");
     T* dnegative = a.ScalarOutput("dnegative");
-    return {dy,        w,         positive,       negative,  dw,
-            dpositive, dnegative, a.OneChannel(), threshold, static_cast<NegativeGradient>(kind)};
+    return {dy,        w,         positive,         negative,  dw,
+            dpositive, dnegative, a.TensorLayout(), threshold, static_cast<NegativeGradient>(kind)};
   }
 };
 

@@ -56,7 +56,7 @@ struct Twn {
 
   const T* w;
   T* y;
-  ChannelLayout<T> layout;
+  PerChannelLayout<T> layout;
   Scalar<double, T> threshold;
 
   template <class Device>
@@ -72,7 +72,7 @@ struct TWNWeightQuantizer {
   static Twn<T> Bind(Arguments& a) {
     const T* w = a.Tensor("weights");
     const auto threshold = a.Threshold("threshold", kUnlimited);
-    const auto layout = a.ChannelsIf("per_channel", "axis");
+    const auto layout = a.ChannelLayoutIf("per_channel", "axis");
     return {w, a.TensorOutput("y"), layout, threshold};
   }
 };

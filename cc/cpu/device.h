@@ -60,7 +60,7 @@ class Device {
   // Both, reading x once. The map sees the statistics as they were before.
   template <class F, class R, typename T, class... In>
   [[nodiscard]] Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
-    static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
+    static_assert(std::is_same_v<L, PerTensor>, "what it finishes is the whole tensor's");
     MapAndFinish(f, r, y, x...);
     return {};
   }
@@ -158,7 +158,7 @@ class Device {
   }
 
   // Whether statistics may differ from lane to lane.
-  static constexpr bool kHasLaneStats = kFieldsOf<S<C>> > 0 && !std::is_same_v<L, Whole>;
+  static constexpr bool kHasLaneStats = kFieldsOf<S<C>> > 0 && !std::is_same_v<L, PerTensor>;
 
   int64_t StatsBytes() const {
     if constexpr (kHasLaneStats) {

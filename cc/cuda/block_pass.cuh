@@ -127,7 +127,7 @@ class BlockPass {
   static constexpr int kThreads = BlockPolicy<T>::kThreads;
   static constexpr int kInFlight = kLoadsInFlight / kInputs;
   // Statistics of a lane each, or one for all.
-  static constexpr int kStats = std::is_same_v<L, Whole> ? 1 : kW;
+  static constexpr int kStats = std::is_same_v<L, PerTensor> ? 1 : kW;
   static constexpr bool kMaps = !std::is_same_v<F, None>;
   using Sums = Accumulators<R, LaneSums<kW>::template Of>;
 
@@ -195,7 +195,7 @@ class BlockPass {
   __device__ __forceinline__ void AddVectors(const Fragment& fragment, int rows,
                                              const S<C> (&s)[kStats], int64_t slot, Sums& sums) {
     // Known to the compiler for a whole tensor, which makes offsets of addresses.
-    const int64_t stride = std::is_same_v<L, Whole> ? kLanes : fragment.stride;
+    const int64_t stride = std::is_same_v<L, PerTensor> ? kLanes : fragment.stride;
     int64_t at = fragment.begin;
 #pragma unroll 1
     for (int left = rows; left > 0; left -= kInFlight) {

@@ -64,7 +64,7 @@ class Device {
   // One thread block finishes for all.
   template <class F, class R, typename T, class... In>
   [[nodiscard]] __device__ Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
-    static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
+    static_assert(std::is_same_v<L, PerTensor>, "what it finishes is the whole tensor's");
     const double* partials = Pass(f, r, y, x...);
     group_.Sync();
     if (group_.rank() == 0) {

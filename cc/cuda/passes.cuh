@@ -136,7 +136,7 @@ class PassDevice {
   void Map(const F& f, T* y, const In*... x) {
     const int64_t size = plan_.size();
     if (size == 0) return;
-    if constexpr (!std::is_same_v<L, Whole>) {
+    if constexpr (!std::is_same_v<L, PerTensor>) {
       if (plan_.channels() > 1) {
         return Launch(MapRows<F, S, C, L, T, In...>, plan_.tasks(), BlockPolicy<T>::kThreads, 0, f,
                       stats_, plan_, y, x...);
@@ -159,7 +159,7 @@ class PassDevice {
 
   template <class F, class R, typename T, class... In>
   [[nodiscard]] Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
-    static_assert(std::is_same_v<L, Whole>, "what it finishes is the whole tensor's");
+    static_assert(std::is_same_v<L, PerTensor>, "what it finishes is the whole tensor's");
     MapAndFinish(f, r, y, x...);
     return {};
   }
@@ -172,7 +172,7 @@ class PassDevice {
     const int64_t most = gpu_.multiprocessors * BlockPolicy<T>::kPerSm;
     Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
            f, r, stats_, plan_, scratch_, y, x...);
-    if constexpr (!std::is_same_v<L, Whole>) {
+    if constexpr (!std::is_same_v<L, PerTensor>) {
       if (plan_.channels() > 1) {
         Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(plan_.channels(), most), kThreads,
                scratch_.lane_bytes, r, stats_, plan_, scratch_);

@@ -106,7 +106,7 @@ absl::Status GetLayout(const Tensor& tensor, absl::string_view name, int axis, L
   const int rank = tensor.dims();
   int channel;
   TF_RETURN_IF_ERROR(GetChannelAxis(rank, name, axis, &channel));
-  *layout = Whole(0);
+  *layout = PerTensor(0);
   // The product of the other sides may exceed 64 bits then.
   if (tensor.NumElements() == 0) return absl::OkStatus();
   *layout = {1, tensor.dim_size(channel), 1};

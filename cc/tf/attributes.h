@@ -24,9 +24,9 @@ struct NoArguments {
   int Choice(const char*, const char* const (&)[n]) {
     return 0;
   }
-  Whole OneChannel() { return Whole(0); }
-  Layout Channels(const char*) { return {}; }
-  Layout ChannelsIf(const char*, const char*) { return {}; }
+  PerTensor TensorLayout() { return PerTensor(0); }
+  Layout ChannelLayout(const char*) { return {}; }
+  Layout ChannelLayoutIf(const char*, const char*) { return {}; }
 };
 
 // The values of an op's attributes, in the order of its Bind: flags, axes, indices of choices.
@@ -49,13 +49,13 @@ class Attributes : public NoArguments {
     values_.push_back(choice);
     return choice;
   }
-  Layout Channels(const char* axis) {
+  Layout ChannelLayout(const char* axis) {
     values_.push_back(Get<int>(axis));
     return {};
   }
-  Layout ChannelsIf(const char* flag, const char* axis) {
+  Layout ChannelLayoutIf(const char* flag, const char* axis) {
     values_.push_back(Get<bool>(flag));
-    return Channels(axis);
+    return ChannelLayout(axis);
   }
 
  private:

@@ -31,17 +31,17 @@ float* ShapeArguments::ScalarOutput(const char*) {
   return nullptr;
 }
 
-Layout ShapeArguments::Channels(const char* axis) {
+Layout ShapeArguments::ChannelLayout(const char* axis) {
   int value = 0;
   status_.Update(c_->GetAttr(axis, &value));
   status_.Update(InferAxis(c_, shape_, first_name_, value));
   return {};
 }
 
-Layout ShapeArguments::ChannelsIf(const char* flag, const char* axis) {
+Layout ShapeArguments::ChannelLayoutIf(const char* flag, const char* axis) {
   bool value = false;
   status_.Update(c_->GetAttr(flag, &value));
-  return value ? Channels(axis) : Layout{};
+  return value ? ChannelLayout(axis) : Layout{};
 }
 
 }  // namespace lowbit

@@ -29,8 +29,8 @@ class ShapeArguments : public NoArguments {
   int Bit(const char* name) { return Scalar(name), 1; }
   float MaxValue(const char* name) { return Scalar(name), 1; }
   double Threshold(const char* name, double) { return Scalar(name), 0; }
-  Layout Channels(const char* axis);
-  Layout ChannelsIf(const char* flag, const char* axis);
+  Layout ChannelLayout(const char* axis);
+  Layout ChannelLayoutIf(const char* flag, const char* axis);
 
  private:
   tensorflow::shape_inference::InferenceContext* const c_;

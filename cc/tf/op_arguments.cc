@@ -16,18 +16,20 @@ double UntypedOpArguments::Threshold(const char*, double limit) {
   return value;
 }
 
-Whole UntypedOpArguments::OneChannel() const { return Whole(c_->input(tensors_[0]).NumElements()); }
+PerTensor UntypedOpArguments::TensorLayout() const {
+  return PerTensor(c_->input(tensors_[0]).NumElements());
+}
 
-Layout UntypedOpArguments::Channels(const char*) {
+Layout UntypedOpArguments::ChannelLayout(const char*) {
   Layout layout;
   Check(GetLayout(c_->input(tensors_[0]), first_name_, *attribute_++, &layout));
   return layout;
 }
 
-Layout UntypedOpArguments::ChannelsIf(const char*, const char* axis) {
-  if (*attribute_++) return Channels(axis);
+Layout UntypedOpArguments::ChannelLayoutIf(const char*, const char* axis) {
+  if (*attribute_++) return ChannelLayout(axis);
   ++attribute_;
-  return OneChannel();
+  return TensorLayout();
 }
 
 const void* UntypedOpArguments::NextTensor(const char* name) {

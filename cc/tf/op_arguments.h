@@ -25,9 +25,9 @@ class UntypedOpArguments {
   int Choice(const char*, const char* const (&)[n]) {
     return *attribute_++;
   }
-  Whole OneChannel() const;
-  Layout Channels(const char* axis);
-  Layout ChannelsIf(const char* flag, const char* axis);
+  PerTensor TensorLayout() const;
+  Layout ChannelLayout(const char* axis);
+  Layout ChannelLayoutIf(const char* flag, const char* axis);
 
  protected:
   // The next of the op, or nullptr. All tensors have one shape, and the first output takes the

@@ -41,9 +41,9 @@ class UntypedProgramArguments {
     return *attribute_++;
   }
 
-  HloLayout OneChannel() const { return {}; }
+  HloLayout TensorLayout() const { return {}; }
 
-  HloLayout Channels(const char*) {
+  HloLayout ChannelLayout(const char*) {
     int axis = 0;
     Check(GetChannelAxis(shape_.dims(), first_name_, *attribute_++, &axis));
     // A tensor without elements has no channels to tell apart, however many there are.
@@ -51,10 +51,10 @@ class UntypedProgramArguments {
     return {axis};
   }
 
-  HloLayout ChannelsIf(const char*, const char* axis) {
-    if (*attribute_++) return Channels(axis);
+  HloLayout ChannelLayoutIf(const char*, const char* axis) {
+    if (*attribute_++) return ChannelLayout(axis);
     ++attribute_;
-    return OneChannel();
+    return TensorLayout();
   }
 
  protected:

@@ -91,9 +91,9 @@ class Arrays {
   int Choice(const char*, const char* const (&)[n]) {
     return 0;
   }
-  Whole OneChannel() { return Whole(layout_.size()); }
-  Layout Channels(const char*) { return layout_; }
-  Layout ChannelsIf(const char*, const char*) { return layout_; }
+  PerTensor TensorLayout() { return PerTensor(layout_.size()); }
+  Layout ChannelLayout(const char*) { return layout_; }
+  Layout ChannelLayoutIf(const char*, const char*) { return layout_; }
 
   uint64_t HashOfOutputs() const {
     uint64_t hash = 14695981039346656037u;
