@@ -10,9 +10,9 @@
 
 #include "core/plan.h"
 #include "cpu/float_environment.h"
-#include "cpu/host.h"
 #include "cpu/lanes.h"
 #include "cpu/pack.h"
+#include "cpu/runtime.h"
 #include "cpu/scratch.h"
 #include "cpu/stats.h"
 
@@ -29,8 +29,11 @@ template <class L, template <class> class S, typename C>
 class Device {
  public:
   // `of_tensor` has room for one channel's statistics; more are allocated.
-  Device(const Host& host, int64_t stream_bytes, const L& layout, S<C>* of_tensor)
-      : host_(host), stream_bytes_(stream_bytes), plan_(layout, kMaxWidth), stats_(of_tensor) {
+  Device(const Runtime& runtime, int64_t stream_bytes, const L& layout, S<C>* of_tensor)
+      : runtime_(runtime),
+        stream_bytes_(stream_bytes),
+        plan_(layout, kMaxWidth),
+        stats_(of_tensor) {
     if (plan_.channels() == 1 || layout.empty()) return;
     stats_ = static_cast<S<C>*>(Allocate(plan_.channels(), sizeof(S<C>)));
     if (ok_) __builtin_memset(static_cast<void*>(stats_), 0, plan_.channels() * sizeof(S<C>));
@@ -67,7 +70,7 @@ class Device {
 
  private:
   void* Allocate(int64_t count, int64_t bytes_each) {
-    void* memory = host_.allocate(host_.context, Product(count, bytes_each));
+    void* memory = runtime_.allocate(runtime_.context, Product(count, bytes_each));
     ok_ = ok_ && memory != nullptr;
     return memory;
   }
@@ -138,12 +141,12 @@ class Device {
       }
     };
     const bool serial = plan_.tasks() <= 1 || plan_.size() <= kSerialElements;
-    const int64_t calls = serial ? 1 : Smaller(host_.threads, plan_.tasks());
-    Tasks tasks{plan_, body, host_.threads, nullptr, bytes};
+    const int64_t calls = serial ? 1 : Smaller(runtime_.threads, plan_.tasks());
+    Tasks tasks{plan_, body, runtime_.threads, nullptr, bytes};
     if (bytes > kFewBytes) tasks.scratch = AllocateScratch(Product(calls, bytes));
     if (!ok_ || plan_.tasks() == 0) return;
     if (serial) return Tasks::Run(&tasks);
-    host_.run(host_.context, calls, {&tasks, &Tasks::Run});
+    runtime_.run(runtime_.context, calls, {&tasks, &Tasks::Run});
   }
 
   // One pass's, or an earlier one's if that is as large.
@@ -310,7 +313,7 @@ class Device {
     }
   }
 
-  const Host& host_;
+  const Runtime& runtime_;
   const int64_t stream_bytes_;
   const Plan<L> plan_;
   S<C>* stats_;

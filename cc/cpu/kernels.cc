@@ -8,17 +8,17 @@
 namespace lowbit::LOWBIT_ISA {
 
 template <class Recipe>
-bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes) {
+bool Run(const Recipe& recipe, const Runtime& runtime, int64_t stream_bytes) {
   using Stats = typename Recipe::Stats;
   const FloatEnvironment ieee;
   if (!recipe.layout.countable()) return false;
   Stats of_tensor{};
-  Device device(host, stream_bytes, recipe.layout, &of_tensor);
+  Device device(runtime, stream_bytes, recipe.layout, &of_tensor);
   if (device.ok()) recipe.Run(device);
   return device.ok();
 }
 
-#define LOWBIT_KERNEL(Recipe) template bool Run(const Recipe&, const Host&, int64_t);
+#define LOWBIT_KERNEL(Recipe) template bool Run(const Recipe&, const Runtime&, int64_t);
 #include "core/kernels.inc"
 
 }  // namespace lowbit::LOWBIT_ISA

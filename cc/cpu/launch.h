@@ -4,16 +4,16 @@
 #define LOWBIT_CPU_LAUNCH_H_
 
 #include "core/kernels.inc"
-#include "cpu/host.h"
+#include "cpu/runtime.h"
 
 namespace lowbit {
 
-// For every recipe in core/kernels.inc. False if the host had no memory left.
+// For every recipe in core/kernels.inc. False if the runtime had no memory left.
 template <class Recipe>
-bool LaunchCpu(const Recipe& recipe, const Host& host);
+bool LaunchCpu(const Recipe& recipe, const Runtime& runtime);
 
 #define LOWBIT_KERNEL(Recipe) \
-  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe&, const Host&);
+  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe&, const Runtime&);
 #include "core/kernels.inc"
 
 // The instruction set in use: what the environment variable LOWBIT_ISA names (baseline, sse4, avx2

@@ -45,13 +45,13 @@ constexpr int64_t Rounded(int64_t bytes) { return CeilDiv(bytes, 256) * 256; }
 
 // The memory of a recipe's launch. `arrived` is zeroed by whoever uses it.
 template <class Recipe>
-cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaHost& host, Scratch* scratch) {
+cudaError_t Allocate(const PlanOf<Recipe>& plan, const CudaRuntime& runtime, Scratch* scratch) {
   using T = typename StorageOf<Recipe>::Type;
   const int64_t partials =
       Rounded(Product(plan.partials(), plan.channels(), kMaxTerms * sizeof(double)));
   const int64_t stats = Rounded(Product(plan.channels() + 1, sizeof(typename Recipe::Stats)));
   const int64_t bytes = 2 * partials + stats + Rounded(sizeof(unsigned));
-  auto* memory = static_cast<char*>(host.allocate(host.context, bytes));
+  auto* memory = static_cast<char*>(runtime.allocate(runtime.context, bytes));
   if (memory == nullptr) return cudaErrorMemoryAllocation;
   scratch->partials[0] = reinterpret_cast<double*>(memory);
   scratch->partials[1] = reinterpret_cast<double*>(memory + partials);
@@ -180,7 +180,7 @@ struct Outputs {
 
 // In one kernel if the GPU can, else in one for each pass.
 template <class Recipe>
-cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost& host) {
+cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaRuntime& runtime) {
   Outputs outputs;
   recipe.Run(outputs);
   // Before anything is counted: an empty tensor may have more channels than memory has bytes.
@@ -190,11 +190,11 @@ cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaHost
   if (plan.tasks() > kMaxTasks) return cudaErrorInvalidValue;
   Scratch scratch;
   bool launched;
-  if (const cudaError_t error = Allocate<Recipe>(plan, host, &scratch)) return error;
-  cudaError_t error = LaunchAsBlockGroup(recipe, plan, gpu, scratch, host.stream, &launched);
+  if (const cudaError_t error = Allocate<Recipe>(plan, runtime, &scratch)) return error;
+  cudaError_t error = LaunchAsBlockGroup(recipe, plan, gpu, scratch, runtime.stream, &launched);
   if (error != cudaSuccess || launched) return error;
-  error = cudaMemsetAsync(scratch.arrived, 0, sizeof *scratch.arrived, host.stream);
-  return error != cudaSuccess ? error : LaunchAsPasses(recipe, gpu, scratch, host.stream);
+  error = cudaMemsetAsync(scratch.arrived, 0, sizeof *scratch.arrived, runtime.stream);
+  return error != cudaSuccess ? error : LaunchAsPasses(recipe, gpu, scratch, runtime.stream);
 }
 
 // Leaves no error for whoever asks for the last one: it is returned.
@@ -208,17 +208,17 @@ inline cudaError_t Cleared(cudaError_t error) {
 namespace lowbit {
 
 template <class Recipe>
-cudaError_t LaunchCuda(const Recipe& recipe, const CudaHost& host) {
+cudaError_t LaunchCuda(const Recipe& recipe, const CudaRuntime& runtime) {
   const cuda::Gpu* gpu;
   if (const cudaError_t error = cuda::CurrentGpu(&gpu)) return cuda::Cleared(error);
   if constexpr (std::is_empty_v<typename Recipe::Stats>) {
-    return cuda::Cleared(cuda::LaunchAsPasses(recipe, *gpu, cuda::Scratch{}, host.stream));
+    return cuda::Cleared(cuda::LaunchAsPasses(recipe, *gpu, cuda::Scratch{}, runtime.stream));
   } else {
-    return cuda::Cleared(cuda::LaunchReduction(recipe, *gpu, host));
+    return cuda::Cleared(cuda::LaunchReduction(recipe, *gpu, runtime));
   }
 }
 
-#define LOWBIT_KERNEL(Recipe) template cudaError_t LaunchCuda(const Recipe&, const CudaHost&);
+#define LOWBIT_KERNEL(Recipe) template cudaError_t LaunchCuda(const Recipe&, const CudaRuntime&);
 #include "core/kernels.inc"
 
 }  // namespace lowbit

@@ -15,7 +15,7 @@
 #include "core/call.h"
 #include "cpu/float_environment.h"
 #include "cpu/launch.h"
-#include "numpy/thread_host.h"
+#include "cpu/thread_runtime.h"
 
 namespace lowbit {
 namespace {
@@ -24,8 +24,8 @@ using pybind11::array;
 
 template <class Recipe>
 bool Run(const Recipe& recipe, int64_t threads) noexcept {
-  ThreadHost memory_and_threads(threads);
-  return LaunchCpu(recipe, memory_and_threads.host());
+  ThreadRuntime memory_and_threads(threads);
+  return LaunchCpu(recipe, memory_and_threads.runtime());
 }
 
 // Where the program ends meanwhile, Python up to 3.13 ends this thread when it asks for the GIL, by

@@ -10,12 +10,12 @@
 
 namespace lowbit {
 
-// The Host of an op. Lives as long as its kernel runs.
-class OpHost {
+// The Runtime of an op. Lives as long as its kernel runs.
+class OpRuntime {
  public:
-  explicit OpHost(tensorflow::OpKernelContext* context)
+  explicit OpRuntime(tensorflow::OpKernelContext* context)
       : context_(context), threads_(*context->device()->tensorflow_cpu_worker_threads()) {}
-  Host host() { return {this, threads_.num_threads, &OpHost::Run, &OpHost::Allocate}; }
+  Runtime runtime() { return {this, threads_.num_threads, &OpRuntime::Run, &OpRuntime::Allocate}; }
 
   // Of a kernel that has not run.
   absl::Status FailedStatus() const {
@@ -36,8 +36,8 @@ class OpHost {
 struct Cpu {
   template <class Recipe>
   static void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
-    OpHost host(c);
-    if (!LaunchCpu(recipe, host.host())) c->SetStatus(host.FailedStatus());
+    OpRuntime runtime(c);
+    if (!LaunchCpu(recipe, runtime.runtime())) c->SetStatus(runtime.FailedStatus());
   }
 };
 

@@ -32,10 +32,11 @@ struct Scratch {
 LOWBIT_TEST_EXPORT int lowbit_test_launch(const lowbit::TestCall* call, void* stream, void* scratch,
                                           size_t bytes, size_t* needed) {
   lowbit::Scratch memory{static_cast<char*>(scratch), bytes, 0};
-  const lowbit::CudaHost host{&memory, static_cast<cudaStream_t>(stream),
-                              &lowbit::Scratch::Allocate};
+  const lowbit::CudaRuntime runtime{&memory, static_cast<cudaStream_t>(stream),
+                                    &lowbit::Scratch::Allocate};
   cudaError_t error = cudaSuccess;
-  lowbit::WithRecipe(*call, [&](const auto& recipe) { error = lowbit::LaunchCuda(recipe, host); });
+  lowbit::WithRecipe(*call,
+                     [&](const auto& recipe) { error = lowbit::LaunchCuda(recipe, runtime); });
   *needed = memory.used;
   return static_cast<int>(error);
 }

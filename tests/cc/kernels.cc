@@ -13,7 +13,7 @@
 #include "core/describe.h"
 #include "core/plan.h"
 #include "cpu/launch.h"
-#include "numpy/thread_host.h"
+#include "cpu/thread_runtime.h"
 
 namespace lowbit {
 namespace {
@@ -58,27 +58,27 @@ class GuardedMemory {
 };
 
 bool RunCall(const TestCall& call) {
-  ThreadHost threads_and_memory(call.threads);
+  ThreadRuntime threads_and_memory(call.threads);
   GuardedMemory guarded(call.guard_allocations == 1);
-  Host host = threads_and_memory.host();
-  const Host threads = host;
+  Runtime runtime = threads_and_memory.runtime();
+  const Runtime threads = runtime;
   struct Both {
-    const Host& threads;
+    const Runtime& threads;
     GuardedMemory& memory;
   } both{threads, guarded};
   if (call.guard_allocations != 0) {
-    host.context = &both;
-    host.run = [](void* self, int64_t most, Work work) {
-      const Host& threads = static_cast<Both*>(self)->threads;
+    runtime.context = &both;
+    runtime.run = [](void* self, int64_t most, Work work) {
+      const Runtime& threads = static_cast<Both*>(self)->threads;
       threads.run(threads.context, most, work);
     };
-    host.allocate = [](void* self, size_t bytes) {
+    runtime.allocate = [](void* self, size_t bytes) {
       return GuardedMemory::Allocate(&static_cast<Both*>(self)->memory, bytes);
     };
   }
-  if (call.fail_allocations) host.allocate = [](void*, size_t) -> void* { return nullptr; };
+  if (call.fail_allocations) runtime.allocate = [](void*, size_t) -> void* { return nullptr; };
   bool ok = false;
-  WithRecipe(call, [&](const auto& recipe) { ok = LaunchCpu(recipe, host); });
+  WithRecipe(call, [&](const auto& recipe) { ok = LaunchCpu(recipe, runtime); });
   return ok;
 }
 

@@ -11,7 +11,7 @@
 #include "core/call.h"
 #include "core/float16.h"
 #include "cpu/launch.h"
-#include "numpy/thread_host.h"
+#include "cpu/thread_runtime.h"
 
 namespace lowbit {
 namespace {
@@ -121,8 +121,8 @@ class Arrays {
 template <class Op, typename T>
 bool Print(const char* op, int dtype, const Layout& layout, bool special) {
   Arrays<T> arrays(layout, special);
-  ThreadHost one_thread(1);
-  const bool ok = LaunchCpu(Op::template Bind<T>(arrays), one_thread.host());
+  ThreadRuntime one_thread(1);
+  const bool ok = LaunchCpu(Op::template Bind<T>(arrays), one_thread.runtime());
   std::printf("%s %s [%" PRId64 ", %" PRId64 ", %" PRId64 "]%s: %016" PRIx64 "\n", op,
               kDtypes[dtype], layout.outer, layout.channels, layout.inner,
               special ? " special" : "", arrays.HashOfOutputs());

@@ -19,9 +19,9 @@
 #include "cases.h"
 #include "cpu/launch.h"
 #include "expected.h"
-#include "host.h"
 #include "memory.h"
 #include "numbers.h"
+#include "runtime.h"
 
 namespace lowbit::fuzz {
 namespace {
@@ -158,14 +158,14 @@ class Fuzzer {
     // Each thread has some for a task's sums; of an empty tensor there is no task.
     const int64_t size = c.layout.size();
     const int64_t most_bytes = size > 0 ? 64 * size + m.threads * kThreadBytes : kFewBytes;
-    HostileHost host(workers_, scratch_, m.threads, m.helpers, m.fail_at, most_bytes, m.seed);
+    HostileRuntime runtime(workers_, scratch_, m.threads, m.helpers, m.fail_at, most_bytes, m.seed);
     bool ok = false;
     bool changed = false;
     // Scalars are the caller's to read: a recipe is made in its usual arithmetic.
     const auto run = [&](const auto& recipe) {
       const unsigned own = GetArithmetic();
       SetArithmetic(m.arithmetic);
-      ok = LaunchCpu(recipe, host.host());
+      ok = LaunchCpu(recipe, runtime.runtime());
       changed = GetArithmetic() != m.arithmetic;
       SetArithmetic(own);
     };
@@ -177,8 +177,9 @@ class Fuzzer {
     }
     journal_[1] = journal_[1] + 1;
     if (changed) Report(number, c, m, "left the caller's arithmetic changed");
-    if (host.problem() != nullptr) Report(number, c, m, host.problem());
-    if (ok == host.out_of_memory()) Report(number, c, m, ok ? "hides a lack of memory" : "failed");
+    if (runtime.problem() != nullptr) Report(number, c, m, runtime.problem());
+    if (ok == runtime.out_of_memory())
+      Report(number, c, m, ok ? "hides a lack of memory" : "failed");
     CheckArrays(number, c, m, ok);
     return ok;
   }
