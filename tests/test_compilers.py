@@ -78,7 +78,7 @@ def test_takes_what_picks_a_level(compiler, tmp_path):
     lines = [f"LOWBIT_LEVEL({level})\n" for level in (LEVELS if X86 else ["baseline"])]
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "levels.inc").write_text("".join(lines))
-    accepts(compiler, "cc/cpu/launch.cc", f"-I{tmp_path}")
+    accepts(compiler, "cc/cpu/dispatch.cc", f"-I{tmp_path}")
 
 
 @each_compiler

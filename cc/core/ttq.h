@@ -9,7 +9,7 @@
 #ifndef LOWBIT_CORE_TTQ_H_
 #define LOWBIT_CORE_TTQ_H_
 
-#include "core/float16.h"
+#include "core/convert.h"
 #include "core/reduction.h"
 #include "core/ternary.h"
 

@@ -3,15 +3,15 @@
 // once. Included by kernels.cc alone, once per instruction set.
 //
 // From a pass down to the formula: ForTasks (threads), WithStats (of one channel or of a lane
-// each), WithStream (stores past the cache or not), MapTile or ReduceTile, ForPacks (SIMD
+// each), WithStream (stores past the cache or not), MapTile or ReduceTile, ForVecs (SIMD
 // registers).
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
 
 #include "core/plan.h"
-#include "cpu/float_environment.h"
-#include "cpu/lanes.h"
-#include "cpu/pack.h"
+#include "core/float_environment.h"
+#include "cpu/accumulator.h"
+#include "cpu/vec.h"
 #include "cpu/runtime.h"
 #include "cpu/scratch.h"
 #include "cpu/stats.h"
@@ -212,18 +212,18 @@ class Device {
   template <typename T, class Body>
   static void WithStream(bool streams, const Tile& tile, const T* y, Body body) {
     if constexpr (!std::is_void_v<T>) {
-      constexpr int64_t kStore = Pack<C>::kLanes * sizeof(T);
+      constexpr int64_t kStore = Vec<C>::kLanes * sizeof(T);
       if (streams && RowsAreAligned(y, tile, kStore)) return body(std::true_type());
     }
     body(std::false_type());
   }
 
-  // body(i, lane, count) for every pack of a row that begins at element i; the last may be short.
+  // body(i, lane, count) for every vector of a row that begins at element i; the last may be short.
   template <class Body>
-  static LOWBIT_HD void ForPacks(int64_t begin, int64_t width, Body body) {
-    constexpr int64_t kPack = Pack<C>::kLanes;
+  static LOWBIT_HD void ForVecs(int64_t begin, int64_t width, Body body) {
+    constexpr int64_t kVec = Vec<C>::kLanes;
     int64_t lane = 0;
-    for (; lane + kPack <= width; lane += kPack) body(begin + lane, lane, WholePack());
+    for (; lane + kVec <= width; lane += kVec) body(begin + lane, lane, WholeVec());
     if (lane < width) body(begin + lane, lane, width - lane);
   }
 
@@ -245,7 +245,7 @@ class Device {
                                                 int64_t stride, int64_t width, T* y,
                                                 const In*... x) {
     for (int64_t row = 0; row < rows; ++row) {
-      ForPacks(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
+      ForVecs(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
         Store<stream>(y + i, count, f(stats.At(lane), Load(x + i, count)...));
       });
     }
@@ -275,7 +275,7 @@ class Device {
   static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
                                int64_t width, Accumulators<R, Accumulator>& sums, T* y,
                                const In*... x) {
-    ForPacks(begin, width, [&](int64_t i, int64_t lane, auto count) {
+    ForVecs(begin, width, [&](int64_t i, int64_t lane, auto count) {
       const auto add = [&](auto... in) {
         const auto& s = stats.At(lane);
         const auto terms = r(s, in...);

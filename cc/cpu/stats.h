@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The statistics that apply to the lanes of a tile, as packs. Cheap to copy.
+// The statistics that apply to the lanes of a tile, as vectors. Cheap to copy.
 #ifndef LOWBIT_CPU_STATS_H_
 #define LOWBIT_CPU_STATS_H_
 
 #include "core/plan.h"
-#include "cpu/pack.h"
+#include "cpu/vec.h"
 #include "cpu/scratch.h"
 
 namespace lowbit::LOWBIT_ISA {
@@ -25,18 +25,18 @@ class UniformStats {
   UniformStats(const S<C>* stats, const Tile& tile) {
     if constexpr (kFields > 0) {
       C field[kFields];
-      Pack<C> lanes[kFields];
+      Vec<C> lanes[kFields];
       __builtin_memcpy(field, stats + tile.channel, sizeof field);
-      for (int k = 0; k < kFields; ++k) lanes[k] = Pack<C>(field[k]);
+      for (int k = 0; k < kFields; ++k) lanes[k] = Vec<C>(field[k]);
       __builtin_memcpy(&lanes_, lanes, sizeof lanes);
     }
   }
 
-  LOWBIT_HD const S<Pack<C>>& At(int64_t) const { return lanes_; }
+  LOWBIT_HD const S<Vec<C>>& At(int64_t) const { return lanes_; }
 
  private:
   static constexpr int kFields = kFieldsOf<S<C>>;
-  S<Pack<C>> lanes_;
+  S<Vec<C>> lanes_;
 };
 
 // Channels side by side: each lane has those of its own channel.
@@ -55,35 +55,35 @@ class LaneStats {
       C field[kFields];
       __builtin_memcpy(field, stats + tile.channel + c, sizeof field);
       for (int k = 0; k < kFields; ++k) lane_[k][lane] = field[k];
-      // PerTensor packs: what is too much is overwritten by the next channel.
-      for (int64_t i = 1; i < tile.inner; i += Pack<C>::kLanes) {
+      // PerTensor vectors: what is too much is overwritten by the next channel.
+      for (int64_t i = 1; i < tile.inner; i += Vec<C>::kLanes) {
         for (int k = 0; k < kFields; ++k) {
-          Store<false>(lane_[k] + lane + i, Pack<C>(field[k]));
+          Store<false>(lane_[k] + lane + i, Vec<C>(field[k]));
         }
       }
     }
     for (; lane < tile.width; lane *= 2) {
       for (C* lanes : lane_) __builtin_memcpy(lanes + lane, lanes, lane * sizeof(C));
     }
-    for (C* lanes : lane_) __builtin_memset(lanes + lane, 0, Pack<C>::kLanes * sizeof(C));
+    for (C* lanes : lane_) __builtin_memset(lanes + lane, 0, Vec<C>::kLanes * sizeof(C));
   }
 
-  LOWBIT_HD S<Pack<C>> At(int64_t lane) const {
-    Pack<C> lanes[kFields];
+  LOWBIT_HD S<Vec<C>> At(int64_t lane) const {
+    Vec<C> lanes[kFields];
     for (int k = 0; k < kFields; ++k) lanes[k] = Load(lane_[k] + lane);
-    S<Pack<C>> stats;
+    S<Vec<C>> stats;
     __builtin_memcpy(&stats, lanes, sizeof stats);
     return stats;
   }
 
  private:
-  // From one field's lanes to the next's. Loads and stores are of whole packs. Of long rows they
+  // From one field's lanes to the next's. Loads and stores are of whole vectors. Of long rows they
   // are pages apart, and a line: a load waits for an earlier store to the same place of another
   // page, so elsewhere some field would be at that of y, which made TWN of 512 channels 10 %
   // slower.
   static int64_t Stride(int64_t width) {
     constexpr int64_t kPage = 4096 / sizeof(C);
-    const int64_t lanes = width + Pack<C>::kLanes;
+    const int64_t lanes = width + Vec<C>::kLanes;
     return width <= kLanes ? lanes : CeilDiv(lanes, kPage) * kPage + kPage / 64;
   }
 

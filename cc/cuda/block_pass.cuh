@@ -250,7 +250,7 @@ class BlockPass {
                                        Sums& sums) {
     Lanes<T> x[kInputs];
 #pragma unroll
-    for (int k = 0; k < kInputs; ++k) x[k] = Unpack<T>(raw[k]);
+    for (int k = 0; k < kInputs; ++k) x[k] = LanesIn<T>(raw[k]);
     Lanes<T> y{};
 #pragma unroll
     for (int i = 0; i < kW; ++i) {
@@ -263,7 +263,7 @@ class BlockPass {
       }
       if constexpr (kMaps) y.lane[i] = Apply(f_, s[i % kStats], in);
     }
-    return Pack<T>(y);
+    return VectorOf<T>(y);
   }
 
   // Folds the lanes of all row blocks to totals of channels, joins the row blocks pairwise, and

@@ -30,7 +30,7 @@ __device__ __forceinline__ void MapVector(const F& f, const S& s, const uint4 (&
                                           int count) {
   Lanes<T> x[kInputs];
 #pragma unroll
-  for (int k = 0; k < kInputs; ++k) x[k] = Unpack<T>(raw[k]);
+  for (int k = 0; k < kInputs; ++k) x[k] = LanesIn<T>(raw[k]);
   Lanes<T> result;
 #pragma unroll
   for (int j = 0; j < kLanesOf<T>; ++j) {
@@ -39,7 +39,7 @@ __device__ __forceinline__ void MapVector(const F& f, const S& s, const uint4 (&
     for (int k = 0; k < kInputs; ++k) in[k] = x[k].lane[j];
     result.lane[j] = Apply(f, s, in);
   }
-  count == kLanesOf<T> ? Store(y, Pack<T>(result)) : Store(y, Pack<T>(result), count);
+  count == kLanesOf<T> ? Store(y, VectorOf<T>(result)) : Store(y, VectorOf<T>(result), count);
 }
 
 // One statistic, or none: the tensor is one long row.

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "core/call.h"
-#include "cpu/float_environment.h"
-#include "cpu/launch.h"
+#include "core/float_environment.h"
+#include "cpu/dispatch.h"
 #include "cpu/thread_runtime.h"
 
 namespace lowbit {

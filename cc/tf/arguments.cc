@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "cpu/float_environment.h"
+#include "core/float_environment.h"
 
 namespace lowbit {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/kernels.inc"
-#include "cpu/float_environment.h"
+#include "core/float_environment.h"
 #include "cuda/errors.h"
 #include "cuda/launch.h"
 #include "tf/launch.h"

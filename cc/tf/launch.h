@@ -5,7 +5,7 @@
 #define LOWBIT_TF_LAUNCH_H_
 
 #include "core/types.h"
-#include "cpu/launch.h"
+#include "cpu/dispatch.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace lowbit {

@@ -3,7 +3,7 @@
 // the time it takes to compile goes into TensorFlow's headers.
 #include "core/kernels.inc"
 
-#include "cpu/float_environment.h"
+#include "core/float_environment.h"
 #include "tf/register.h"
 #include "tf_xla/arguments.h"
 #include "tf_xla/device.h"

@@ -12,7 +12,7 @@
 
 #include "core/describe.h"
 #include "core/plan.h"
-#include "cpu/launch.h"
+#include "cpu/dispatch.h"
 #include "cpu/thread_runtime.h"
 
 namespace lowbit {

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "core/call.h"
-#include "core/float16.h"
-#include "cpu/launch.h"
+#include "core/convert.h"
+#include "cpu/dispatch.h"
 #include "cpu/thread_runtime.h"
 
 namespace lowbit {

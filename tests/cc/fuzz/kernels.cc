@@ -17,7 +17,7 @@
 #include <string>
 
 #include "cases.h"
-#include "cpu/launch.h"
+#include "cpu/dispatch.h"
 #include "expected.h"
 #include "memory.h"
 #include "numbers.h"

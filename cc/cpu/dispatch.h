@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a recipe on the CPU, at the widest instruction set of this machine.
-#ifndef LOWBIT_CPU_LAUNCH_H_
-#define LOWBIT_CPU_LAUNCH_H_
+#ifndef LOWBIT_CPU_DISPATCH_H_
+#define LOWBIT_CPU_DISPATCH_H_
 
 #include "core/kernels.inc"
 #include "cpu/runtime.h"
@@ -29,4 +29,4 @@ void SetStreamBytes(int64_t bytes);
 
 }  // namespace lowbit
 
-#endif  // LOWBIT_CPU_LAUNCH_H_
+#endif  // LOWBIT_CPU_DISPATCH_H_

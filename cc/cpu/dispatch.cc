@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Picks the instruction set that runs a recipe.
-#include "cpu/launch.h"
+#include "cpu/dispatch.h"
 
 #ifdef __x86_64__
 #include <cpuid.h>

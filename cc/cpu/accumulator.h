@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The accumulator of one term of a reduction, for one task: lanes within a block, and the pairwise
 // tree above the blocks.
-#ifndef LOWBIT_CPU_LANES_H_
-#define LOWBIT_CPU_LANES_H_
+#ifndef LOWBIT_CPU_ACCUMULATOR_H_
+#define LOWBIT_CPU_ACCUMULATOR_H_
 
 #include "core/plan.h"
 #include "core/reduction.h"
-#include "cpu/pack.h"
+#include "cpu/vec.h"
 #include "cpu/scratch.h"
 
 namespace lowbit::LOWBIT_ISA {
@@ -41,13 +41,13 @@ class Accumulator {
     __builtin_memset(lane_, 0, Lanes(width) * sizeof(Lane));
   }
 
-  LOWBIT_HD void Add(int64_t lane, Pack<C> term) {
+  LOWBIT_HD void Add(int64_t lane, Vec<C> term) {
     if constexpr (std::is_same_v<Lane, C>) {
       AddTo(lane_ + lane, term);
     } else {
       const Widened wide = ToDouble(term);
       AddTo(lane_ + lane, wide.low);
-      AddTo(lane_ + lane + Pack<double>::kLanes, wide.high);
+      AddTo(lane_ + lane + Vec<double>::kLanes, wide.high);
     }
   }
 
@@ -84,10 +84,10 @@ class Accumulator {
   static_assert(kBlocks == 1 << (kLevels - 1));
   static constexpr int kNodes = kLevels + 1;  // the last one is the node on its way up
 
-  // Loads and stores are of whole packs.
-  static LOWBIT_HD int64_t Lanes(int64_t width) { return width + Pack<C>::kLanes; }
+  // Loads and stores are of whole vectors.
+  static LOWBIT_HD int64_t Lanes(int64_t width) { return width + Vec<C>::kLanes; }
 
-  static LOWBIT_HD void AddTo(Lane* lane, Pack<Lane> term) {
+  static LOWBIT_HD void AddTo(Lane* lane, Vec<Lane> term) {
     Store<false>(lane, Joined<join>(Load(lane), term));
   }
 
@@ -112,4 +112,4 @@ class Accumulator {
 
 }  // namespace lowbit::LOWBIT_ISA
 
-#endif  // LOWBIT_CPU_LANES_H_
+#endif  // LOWBIT_CPU_ACCUMULATOR_H_
