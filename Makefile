@@ -52,13 +52,14 @@ semicolon := ;
 empty :=
 space := $(empty) $(empty)
 
+# On that of $(VENV), if there is no other.
 test-pythons: build  ## Run some tests on the oldest and the newest other Python there is
 	@$(foreach python,$(PYTHONS),$(MAKE) --no-print-directory environment PYTHON=$(python) \
 	  VENV=$(VENV)-$(notdir $(python)) &&) true
 	@$(CONFIGURE) $(FOR_PYTHON) '-DLOWBIT_NUMPY_PYTHON=$(subst $(space),$(semicolon),$(foreach environment,\
 	  $(VENV) $(OTHERS),$(abspath $(environment))/bin/python))' >/dev/null
 	@$(COMPILE) --target lowbit_numpy
-	@$(foreach environment,$(OTHERS),$(environment)/bin/python -m pytest $(PYTEST_ARGS) \
+	@$(foreach environment,$(or $(OTHERS),$(VENV)),$(environment)/bin/python -m pytest $(PYTEST_ARGS) \
 	  --numprocesses $(PYTEST_JOBS) --dist loadfile -m 'not slow' $(SOME) &&) true
 
 bench: build  ## Time the ops
