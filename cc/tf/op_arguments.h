@@ -3,8 +3,7 @@
 #ifndef LOWBIT_TF_OP_ARGUMENTS_H_
 #define LOWBIT_TF_OP_ARGUMENTS_H_
 
-#include <vector>
-
+#include "absl/container/inlined_vector.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tf/arguments.h"
 #include "tf/attributes.h"
@@ -47,7 +46,7 @@ class UntypedOpArguments {
   int inputs_ = 0;
   int outputs_ = 0;
   const char* first_name_ = nullptr;  // of the first tensor
-  std::vector<int> tensors_;
+  absl::InlinedVector<int, 2> tensors_;
 };
 
 // Answers an op's Bind with inputs that have been checked and outputs that have been allocated.

@@ -10,10 +10,10 @@
 #include <cstring>
 #include <vector>
 
-#include "core/describe.h"
 #include "core/plan.h"
 #include "cpu/dispatch.h"
 #include "cpu/thread_runtime.h"
+#include "describe.h"
 
 namespace lowbit {
 namespace {
@@ -129,7 +129,7 @@ LOWBIT_TEST_EXPORT void lowbit_test_tile(int64_t outer, int64_t channels, int64_
   std::copy(std::begin(found), std::end(found), fields);
 }
 
-// The ops, as core/describe.h has them.
+// The ops, as describe.h has them.
 LOWBIT_TEST_EXPORT const char* lowbit_test_ops() {
   static const std::string ops = lowbit::DescribeOps();
   return ops.c_str();

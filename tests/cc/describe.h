@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an op's Bind says, as text: one object of JSON an op, whose lists are in the op's order.
-#ifndef LOWBIT_CORE_DESCRIBE_H_
-#define LOWBIT_CORE_DESCRIBE_H_
+#ifndef LOWBIT_TESTS_DESCRIBE_H_
+#define LOWBIT_TESTS_DESCRIBE_H_
 
 #include <sstream>
 #include <string>
@@ -74,4 +74,4 @@ inline std::string DescribeOps() {
 
 }  // namespace lowbit
 
-#endif  // LOWBIT_CORE_DESCRIBE_H_
+#endif  // LOWBIT_TESTS_DESCRIBE_H_
