@@ -21,7 +21,7 @@ LINTERS := $(ENVIRONMENT:.stamp=-dev.stamp)
 # There is no tensorflow-cpu for 64-bit ARM, where tensorflow is for CPUs too.
 TENSORFLOW := $(if $(filter x86_64,$(shell uname -m)),tensorflow-cpu,tensorflow)==$(TF)
 
-CXX_FILES = $(shell find cc tests/cc benchmarks packaging \
+CXX_FILES = $(shell find cc tests benchmarks packaging \
   -name '*.h' -o -name '*.cc' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh')
 SHELL_FILES = $(wildcard .ci/* *.sh)
 

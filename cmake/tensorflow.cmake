@@ -66,7 +66,7 @@ function(lowbit_add_xla target name)
     ${tf_include}/external/highwayhash ${tf_include}/external/farmhash_archive/src)
   # The constants of a program are computed here, with the bits of the CPU's.
   target_compile_options(${target} PRIVATE
-    -ffp-contract=off -idirafter${PROJECT_SOURCE_DIR}/cc/tf_xla/missing)
+    -ffp-contract=off -idirafter${PROJECT_SOURCE_DIR}/cc/tf_xla/shims)
   target_link_libraries(${target} PRIVATE ${tf_cc_library} ${tf_library})
   set_target_properties(${target} PROPERTIES JOB_POOL_COMPILE compile_xla)
   lowbit_export(${target} lowbit_*)

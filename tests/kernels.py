@@ -13,7 +13,16 @@ import numpy as np
 import reference
 
 DTYPES = {d.__name__: d for d in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)}
-KERNELS = ("linear", "linear_grad", "binary", "ttq", "ttq_grad", "twn")
+# The ops, one of each recipe, by short names.
+OPS = {
+    "linear": b"LinearMidTreadHalfQuantizer",
+    "linear_grad": b"LinearMidTreadHalfQuantizerGrad",
+    "binary": b"BinaryChannelWiseMeanScalingQuantizer",
+    "ttq": b"TTQWeightQuantizer",
+    "ttq_grad": b"TTQWeightQuantizerGrad",
+    "twn": b"TWNWeightQuantizer",
+}
+KERNELS = tuple(OPS)
 CHANNEL_KERNELS = ("binary", "twn")
 BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
 LAYOUTS = [  # outer, channels, inner
@@ -36,34 +45,35 @@ POISON = 0xFF  # every byte of an output before the call: NaN
 
 
 class Call(ctypes.Structure):
-    """As struct Call in tests/cc/kernels.h."""
+    """As struct TestCall in tests/cc/kernels.h."""
 
     _fields_ = [
-        ("kernel", ctypes.c_int),
+        ("op", ctypes.c_char_p),
         ("dtype", ctypes.c_int),
         ("input", ctypes.c_void_p * 4),
         ("output", ctypes.c_void_p * 3),
+        ("number", ctypes.c_double * 2),
+        ("choice", ctypes.c_int * 1),
         ("outer", ctypes.c_int64),
         ("channels", ctypes.c_int64),
         ("inner", ctypes.c_int64),
-        ("bit", ctypes.c_int),
-        ("paper", ctypes.c_int),
-        ("hyper", ctypes.c_double),
         ("threads", ctypes.c_int),
         ("fail_allocations", ctypes.c_int),
         ("guard_allocations", ctypes.c_int),
     ]
 
     @classmethod
-    def of(cls, kernel, dtype, inputs, outputs, layout, **options):
+    def of(cls, kernel, dtype, inputs, outputs, layout, bit=2, hyper=0.7, paper=False, **options):
         """Returns the call with these addresses; `layout` is outer, channels, inner."""
         return cls(
-            KERNELS.index(kernel),
+            OPS[kernel],
             list(DTYPES.values()).index(np.dtype(dtype).type),
             (ctypes.c_void_p * 4)(*inputs),
             (ctypes.c_void_p * 3)(*outputs),
+            (ctypes.c_double * 2)(*([bit, hyper] if kernel == "linear" else [hyper])),
+            (ctypes.c_int * 1)(paper),
             *layout,
-            **{"bit": 2, "hyper": 0.7, "threads": 1, **options},
+            **{"threads": 1, **options},
         )
 
 
@@ -206,10 +216,13 @@ def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
     """Returns what a kernel takes of the tensors x and dy and of TTQ's two scales, in its order."""
     scales = [np.array([s], x.dtype) for s in scales]
     return {
+        "linear": [x],
         "linear_grad": [dy, x],
+        "binary": [x],
         "ttq": [x, *scales],
         "ttq_grad": [dy, x, *scales],
-    }.get(kernel, [x])
+        "twn": [x],
+    }[kernel]
 
 
 def decided_inputs(kernel, size, dtype, layout=None, hyper=0.7):
@@ -239,8 +252,10 @@ def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
     elif kernel == "ttq_grad":
         dy, w, positive, negative = inputs
         outputs = reference.ttq_grad(dy, w, positive[0], negative[0], hyper)
-    else:
+    elif kernel == "twn":
         outputs = [reference.twn(x, hyper, axis)]
+    else:
+        raise ValueError(f"no reference is known for the kernel {kernel!r}")
     return [np.ravel(y) for y in outputs]
 
 

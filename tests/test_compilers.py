@@ -78,12 +78,13 @@ def test_takes_what_picks_a_level(compiler, tmp_path):
     lines = [f"LOWBIT_LEVEL({level})\n" for level in (LEVELS if X86 else ["baseline"])]
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "levels.inc").write_text("".join(lines))
-    accepts(compiler, "cc/cpu/launch.cc", f"-I{tmp_path}")
+    accepts(compiler, "cc/cpu/dispatch.cc", f"-I{tmp_path}")
 
 
 @each_compiler
 def test_takes_the_cuda_kernels_on_the_emulator(compiler):
-    emulator = [f"-I{ROOT}/cc/emulator/include", "-Wno-unknown-pragmas", "-xc++"]
+    emulator = [f"-I{ROOT}/tests", f"-I{ROOT}/tests/emulator/include", "-xc++"]
+    emulator.append("-Wno-unknown-pragmas")
     accepts(compiler, "cc/cuda/kernels.cu", *emulator, '-DLOWBIT_CUDA_BUILT="emulated"')
 
 

@@ -368,8 +368,8 @@ def pairwise(join, parts):
     return parts[0]
 
 
-# One thread of a block joins 8 parts, and what a block can is a group. Channels stand side by side
-# while there are threads for that.
+# One thread of a block joins 8 partials, and what a block can is a group. Channels stand side by
+# side while there are threads for that.
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("threads", [128, 256])
 @pytest.mark.parametrize("channels", [1, 2, 3, 300])
@@ -428,7 +428,7 @@ def _on(emulator, name):
 @pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.parametrize("kernel", sorted(ONE))
 def test_a_grid_that_is_refused(emulator, cpu, kernel, error):
-    """Other processes have a share of the GPU: a kernel for each verb, and no error left behind."""
+    """Other processes have a share of the GPU: a kernel for each pass, and no error left behind."""
     _on(emulator, "sm_80")
     inputs = decided_inputs(kernel, CLUSTER + 1, np.dtype(np.float32))
     before = emulator.launches()
@@ -441,7 +441,7 @@ def test_a_grid_that_is_refused(emulator, cpu, kernel, error):
 @pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.parametrize("kernel", sorted(ONE))
 def test_a_cluster_that_is_refused(emulator, cpu, kernel, error):
-    """A grid takes its place, and a kernel for each verb where that is refused as well."""
+    """A grid takes its place, and a kernel for each pass where that is refused as well."""
     _on(emulator, "sm_90")
     inputs = decided_inputs(kernel, CLUSTER, np.dtype(np.float32))
     for refused, then in ((1, 1), (2, PASSES[kernel])):
@@ -536,7 +536,7 @@ WIDTHS = [
 
 
 def _calls(kernel, dtype, card):
-    """Calls of every kind of team, up to the most tasks that a launch has."""
+    """Calls of every kind of group, up to the most tasks that a launch has."""
     full = PER_SM[dtype.itemsize] * card.multiprocessors
     for tasks in (0, 1, 2, 24, 25, full - 1, full, full + 1, 2 * full, 5 * full, 2**31 - 1):
         for size in (tasks * TASK, tasks * TASK - 5):
@@ -674,7 +674,7 @@ def test_errors_say_what_mends_them(emulator, gpu):
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_each_kind_of_team(emulator, cpu, gpu, kernel, order):
+def test_each_kind_of_group(emulator, cpu, gpu, kernel, order):
     """Small enough for ThreadSanitizer: several tasks, channels side by side and in runs."""
     emulator.use(gpu, order)
     inputs = decided_inputs(kernel, 3 * TASK + 5, np.dtype(np.float32))
@@ -704,7 +704,7 @@ def _runtime(name):
             " and (sm_90 or passes) and not bfloat16",
         ),
         # Missing barriers.
-        ("thread", ["tsan"], "(each_kind_of_team or joined_pairwise and 1-128) and forward"),
+        ("thread", ["tsan"], "(each_kind_of_group or joined_pairwise and 1-128) and forward"),
     ],
 )
 def test_under_a_sanitizer(emulator, sanitizer, runtimes, tests):

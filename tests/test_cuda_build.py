@@ -33,11 +33,11 @@ HOST_INPUTS = {
 }
 # Kernels that move tensors, with the thread blocks that policy.h wants on an SM and their threads:
 # in 16 bits, and in others.
-MOVERS = ("RunTeam", "ReduceRows", "MapRows", "MapFlat")
+MOVERS = ("RunBlockGroup", "ReduceRows", "MapRows", "MapFlat")
 SM_REGISTERS = 65536
 WALKERS = {True: (3, 128), False: (2, 256)}
 FLAT = (3, 256)
-STATIC_SHARED = 544  # of RunTeam, as tests/cc/emulated.cc and test_cuda.py take it
+STATIC_SHARED = 544  # of RunBlockGroup, as tests/cc/emulated.cc and test_cuda.py take it
 RESERVED = 1024  # which cuobjdump counts as well from compute capability 9.0 on
 SLOW_FP64 = (75, 86, 89, 120)  # a lane for 64 of FP32
 
@@ -167,7 +167,7 @@ def test_registers_suffice_to_widen_by_integers(tmp_path):
     assert set(spills) == {("0", "0")}
     sass = cuobjdump("-sass", "-arch", "sm_75", file=tmp_path / "kernels.o")
     [mean] = re.findall(
-        r"Function : \S+RunTeamINS_17BinaryMeanScalingIfE.*?(?=Function :|$)", sass, re.S
+        r"Function : \S+RunBlockGroupINS_17BinaryMeanScalingIfE.*?(?=Function :|$)", sass, re.S
     )
     widenings = [line for line in mean.splitlines() if "F2F.F64.F32" in line]
     assert widenings
@@ -178,7 +178,7 @@ def test_registers_allow_the_blocks_that_the_policy_counts_on(resources):
     """Else fewer thread blocks would be resident, or keep less, than the tests take it."""
     checked = 0
     for name, registers, *_, shared in resources:
-        if "RunTeam" in name:
+        if "RunBlockGroup" in name:
             assert shared - (RESERVED if shared > RESERVED else 0) <= STATIC_SHARED, name
         if any(mover in name for mover in MOVERS):
             blocks, threads = (

@@ -15,11 +15,11 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMPILER = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
-FLAGS += ["-ffp-contract=off", "-Icc", "-Icc/emulator/include", "-pthread"]
+FLAGS += ["-ffp-contract=off", "-Icc", "-Itests", "-Itests/emulator/include", "-pthread"]
 SOURCES = [
     "tests/cc/emulator.cc",
     "tests/cc/emulator_bugs.cc",
-    *sorted(ROOT.glob("cc/emulator/*.cc")),
+    *sorted(ROOT.glob("tests/emulator/*.cc")),
 ]
 LIBRARY = ["-shared", "-fPIC"]
 UNDEFINED = "-fno-sanitize-recover=undefined"

@@ -226,10 +226,10 @@ def walk(library, kernel, dtype, layouts):
                 assert [y.tobytes() for y in got] == right, (level, layout, x_at, y_at)
 
 
-def pieces(library, layout):
+def tiles(library, layout):
     fields = (ctypes.c_int64 * 7)()
     for task in itertools.count():
-        library.lowbit_test_piece(*map(ctypes.c_int64, layout), CPU_WIDTH, task, fields)
+        library.lowbit_test_tile(*map(ctypes.c_int64, layout), CPU_WIDTH, task, fields)
         yield tuple(fields)
         if not fields[0]:
             return
@@ -237,14 +237,14 @@ def pieces(library, layout):
 
 def test_edges_are_those_of_the_plan(library):
     """The layouts below have every kind of task that the plan makes."""
-    library.lowbit_test_piece.argtypes = [ctypes.c_int64] * 3 + [
+    library.lowbit_test_tile.argtypes = [ctypes.c_int64] * 3 + [
         ctypes.c_int,
         ctypes.c_int64,
         ctypes.c_void_p,
     ]
     seen = set()
     for layout in REMAINDERS + OTHERS:
-        for more, rows, width, ragged, channels, copies, channel in pieces(library, layout):
+        for more, rows, width, ragged, channels, copies, channel in tiles(library, layout):
             seen |= {("rows", rows, ragged > 0, more), ("tile", channel > 0 and channels > 1)}
             seen |= {("store", s, width * 4 % s == 0, copies > 1) for s in STORES}
             seen |= {("rest", s, ragged * 4 % s == 0) for s in STORES if ragged}

@@ -17,7 +17,7 @@ CPU, CUDA, EMULATED = "lowbit_kernels_test", "lowbit_cuda_test", "lowbit_cuda_em
 SOURCES = {
     CPU: ["cc/core", "cc/cpu", "cc/numpy", "tests/cc/kernels.h", "tests/cc/kernels.cc"],
     EMULATED: [
-        *("cc/core", "cc/cuda", "cc/emulator", "tests/cc/kernels.h"),
+        *("cc/core", "cc/cuda", "tests/emulator", "tests/cc/kernels.h"),
         *("tests/cc/cuda_kernels.cc", "tests/cc/emulated.cc"),
     ],
 }

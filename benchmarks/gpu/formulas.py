@@ -97,7 +97,9 @@ def outputs(
         return [twn(*inputs, hyper, per_channel, wide)]
     if kernel == "ttq":
         return [ttq(*inputs, hyper, wide)]
-    return list(ttq_grad(*inputs, hyper, wide))
+    if kernel == "ttq_grad":
+        return list(ttq_grad(*inputs, hyper, wide))
+    raise ValueError(f"no formula is known for the kernel {kernel!r}")
 
 
 def exact(kernel: str, inputs: list[Tensor], **options) -> list[Tensor]:

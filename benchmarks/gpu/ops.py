@@ -52,7 +52,7 @@ def _rows(name: str, rows: int, dtype: str = "float32") -> Size:
     return Size(name, (rows, CHANNELS), dtype)
 
 
-# The most telling first: one of each team of thread blocks, and what the caches do not hold; then
+# The most telling first: one of each group of thread blocks, and what the caches do not hold; then
 # kernels of convolutions; then what lies between.
 SIZES = (
     _rows("10M", 19_532),

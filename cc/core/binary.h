@@ -48,12 +48,29 @@ struct BinaryMeanScaling {
 
   const T* x;
   T* y;
-  Layout layout;
+  PerChannelLayout<T> layout;
 
   template <class Device>
-  LOWBIT_HD void Run(Device& dev, Stats* s) const {
-    dev.Reduce(BinaryScale<C>{}, s, layout, x);
-    dev.Map(SignTimesScale<C>{}, s, layout, y, x);
+  LOWBIT_HD void Run(Device& dev) const {
+    dev.Reduce(BinaryScale<C>{}, x);
+    dev.Map(SignTimesScale<C>{}, y, x);
+  }
+};
+
+struct BinaryMeanScalingQuantizer {
+  template <typename T, class Arguments>
+  static BinaryMeanScaling<T> Bind(Arguments& a) {
+    const T* x = a.Tensor("x");
+    return {x, a.TensorOutput("y"), a.TensorLayout()};
+  }
+};
+
+struct BinaryChannelWiseMeanScalingQuantizer {
+  template <typename T, class Arguments>
+  static BinaryMeanScaling<T> Bind(Arguments& a) {
+    const T* x = a.Tensor("x");
+    const auto layout = a.ChannelLayout("axis");
+    return {x, a.TensorOutput("y"), layout};
   }
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vocabulary of the formulas, for scalars. cpu/pack.h adds overloads of the same names for a
+// The vocabulary of the formulas, for scalars. cpu/vec.h adds overloads of the same names for a
 // SIMD register; any other V (an HLO value) needs no more than these.
 #ifndef LOWBIT_CORE_MATH_H_
 #define LOWBIT_CORE_MATH_H_

@@ -110,25 +110,25 @@ struct LinearMidTreadHalf {
 
   const T* x;
   T* y;
-  Whole layout;
+  PerTensorLayout<T> layout;
   Scalar<int, T> bit;
   C max_value;
 
   template <class Device>
-  LOWBIT_HD void Run(Device& dev, Stats* s) const {
+  LOWBIT_HD void Run(Device& dev) const {
     const auto mid_tread = MidTread<C>::Of(bit, max_value);
     const auto needs_scale = ScaledMidTread<C>::IsNeeded(mid_tread);
     if (MayBe(needs_scale)) {
-      Quantize(dev, s, ScaledMidTread<C>::Of(bit, max_value, needs_scale));
+      Quantize(dev, ScaledMidTread<C>::Of(bit, max_value, needs_scale));
     } else {
-      Quantize(dev, s, mid_tread);
+      Quantize(dev, mid_tread);
     }
   }
 
  private:
   template <class Device, class F>
-  LOWBIT_HD void Quantize(Device& dev, Stats* s, const F& f) const {
-    MapEither(dev, bit == kFullPrecision, Clip<C>{max_value}, f, s, layout, y, x);
+  LOWBIT_HD void Quantize(Device& dev, const F& f) const {
+    MapEither(dev, bit == kFullPrecision, Clip<C>{max_value}, f, y, x);
   }
 };
 
@@ -140,12 +140,32 @@ struct LinearMidTreadHalfGrad {
   const T* dy;
   const T* x;
   T* dx;
-  Whole layout;
+  PerTensorLayout<T> layout;
   C max_value;
 
   template <class Device>
-  LOWBIT_HD void Run(Device& dev, Stats* s) const {
-    dev.Map(MidTreadSlope<C>{max_value}, s, layout, dx, dy, x);
+  LOWBIT_HD void Run(Device& dev) const {
+    dev.Map(MidTreadSlope<C>{max_value}, dx, dy, x);
+  }
+};
+
+struct LinearMidTreadHalfQuantizer {
+  template <typename T, class Arguments>
+  static LinearMidTreadHalf<T> Bind(Arguments& a) {
+    const T* x = a.Tensor("x");
+    const auto bit = a.Bit("bit");
+    const auto max_value = a.MaxValue("max_value");
+    return {x, a.TensorOutput("y"), a.TensorLayout(), bit, max_value};
+  }
+};
+
+struct LinearMidTreadHalfQuantizerGrad {
+  template <typename T, class Arguments>
+  static LinearMidTreadHalfGrad<T> Bind(Arguments& a) {
+    const T* dy = a.Tensor("dy");
+    const T* x = a.Tensor("x");
+    const auto max_value = a.MaxValue("max_value");
+    return {dy, x, a.TensorOutput("dx"), a.TensorLayout(), max_value};
   }
 };
 

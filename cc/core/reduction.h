@@ -9,6 +9,10 @@
 
 namespace lowbit {
 
+// What MapAndReduce returns. A recipe returns it in turn, so that nothing comes after: it finishes
+// what the caller reads, on a GPU while other thread blocks have gone.
+struct Last {};
+
 enum class Join {
   kSum,    // in float64, in a fixed order
   kCount,  // a sum of zeros and ones: exact in any order

@@ -9,7 +9,7 @@
 #ifndef LOWBIT_CORE_TTQ_H_
 #define LOWBIT_CORE_TTQ_H_
 
-#include "core/float16.h"
+#include "core/convert.h"
 #include "core/reduction.h"
 #include "core/ternary.h"
 
@@ -48,13 +48,13 @@ struct Ttq {
   const T* positive;
   const T* negative;
   T* y;
-  Whole layout;
+  PerTensorLayout<T> layout;
   Scalar<double, T> threshold;
 
   template <class Device>
-  LOWBIT_HD void Run(Device& dev, Stats* s) const {
-    dev.Reduce(TtqThreshold<T>{threshold, positive, negative}, s, layout, w);
-    dev.Map(Ternary<C>{}, s, layout, y, w);
+  LOWBIT_HD void Run(Device& dev) const {
+    dev.Reduce(TtqThreshold<T>{threshold, positive, negative}, w);
+    dev.Map(Ternary<C>{}, y, w);
   }
 };
 
@@ -67,6 +67,7 @@ struct TtqWeightGradient {
 };
 
 enum class NegativeGradient { kExact, kPaper };
+constexpr const char* kNegativeGradients[] = {"exact", "paper"};
 
 template <typename T>
 struct TtqScaleGradients {
@@ -106,15 +107,46 @@ struct TtqGrad {
   T* dw;
   T* dpositive;
   T* dnegative;
-  Whole layout;
+  PerTensorLayout<T> layout;
   Scalar<double, T> threshold;
   NegativeGradient kind;
 
   template <class Device>
-  LOWBIT_HD void Run(Device& dev, Stats* s) const {
-    dev.Reduce(TtqThreshold<T>{threshold, positive, negative}, s, layout, w);
-    dev.MapReduce(TtqWeightGradient<C>{}, TtqScaleGradients<T>{dpositive, dnegative, kind}, s,
-                  layout, dw, dy, w);
+  LOWBIT_HD Last Run(Device& dev) const {
+    dev.Reduce(TtqThreshold<T>{threshold, positive, negative}, w);
+    return dev.MapAndReduce(TtqWeightGradient<C>{},
+                            TtqScaleGradients<T>{dpositive, dnegative, kind}, dw, dy, w);
+  }
+};
+
+constexpr double kTtqThresholdLimit = 1;
+
+struct TTQWeightQuantizer {
+  template <typename T, class Arguments>
+  static Ttq<T> Bind(Arguments& a) {
+    const T* w = a.Tensor("weights");
+    const T* positive = a.Scalar("positive");
+    const T* negative = a.Scalar("negative");
+    const auto threshold = a.Threshold("threshold", kTtqThresholdLimit);
+    a.Choice("negative_gradient", kNegativeGradients);  // of the gradient, which reads it here
+    return {w, positive, negative, a.TensorOutput("y"), a.TensorLayout(), threshold};
+  }
+};
+
+struct TTQWeightQuantizerGrad {
+  template <typename T, class Arguments>
+  static TtqGrad<T> Bind(Arguments& a) {
+    const T* dy = a.Tensor("dy");
+    const T* w = a.Tensor("weights");
+    const T* positive = a.Scalar("positive");
+    const T* negative = a.Scalar("negative");
+    const auto threshold = a.Threshold("threshold", kTtqThresholdLimit);
+    const int kind = a.Choice("negative_gradient", kNegativeGradients);
+    T* dw = a.TensorOutput("dweights");
+    T* dpositive = a.ScalarOutput("dpositive");
+    T* dnegative = a.ScalarOutput("dnegative");
+    return {dy,        w,         positive,         negative,  dw,
+            dpositive, dnegative, a.TensorLayout(), threshold, static_cast<NegativeGradient>(kind)};
   }
 };
 

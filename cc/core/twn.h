@@ -56,14 +56,24 @@ struct Twn {
 
   const T* w;
   T* y;
-  Layout layout;
+  PerChannelLayout<T> layout;
   Scalar<double, T> threshold;
 
   template <class Device>
-  LOWBIT_HD void Run(Device& dev, Stats* s) const {
-    dev.Reduce(TwnThreshold<C>{threshold}, s, layout, w);
-    dev.Reduce(TwnScale<C>{}, s, layout, w);
-    dev.Map(Ternary<C>{}, s, layout, y, w);
+  LOWBIT_HD void Run(Device& dev) const {
+    dev.Reduce(TwnThreshold<C>{threshold}, w);
+    dev.Reduce(TwnScale<C>{}, w);
+    dev.Map(Ternary<C>{}, y, w);
+  }
+};
+
+struct TWNWeightQuantizer {
+  template <typename T, class Arguments>
+  static Twn<T> Bind(Arguments& a) {
+    const T* w = a.Tensor("weights");
+    const auto threshold = a.Threshold("threshold", kUnlimited);
+    const auto layout = a.ChannelLayoutIf("per_channel", "axis");
+    return {w, a.TensorOutput("y"), layout, threshold};
   }
 };
 

@@ -72,9 +72,23 @@ LOWBIT_HD constexpr int64_t Product(int64_t a, int64_t b, More... more) {
 }
 
 // One channel, whatever the shape: what a recipe says that has no other.
-struct Whole : Layout {
-  LOWBIT_HD explicit Whole(int64_t size) : Layout{1, 1, size} {}
+struct PerTensor : Layout {
+  LOWBIT_HD explicit PerTensor(int64_t size) : Layout{1, 1, size} {}
 };
+
+// The layouts of a recipe on values of type T: these, but for a T that XLA traces.
+template <typename T>
+struct LayoutsOf {
+  using Tensor = PerTensor;
+  using Channels = Layout;
+};
+template <typename T>
+using PerTensorLayout = typename LayoutsOf<T>::Tensor;
+template <typename T>
+using PerChannelLayout = typename LayoutsOf<T>::Channels;
+
+// A threshold that may be any finite number.
+constexpr double kUnlimited = __builtin_inf();
 
 // The statistics of a formula that needs none.
 template <typename V>

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU's verbs for the recipes of core/: Map, Reduce, and MapReduce, which does both in one
-// pass. Included by kernels.cc alone, once per instruction set.
+// The CPU's passes for the recipes of core/: Map, Reduce, and MapAndReduce, which does both at
+// once. Included by kernels.cc alone, once per instruction set.
+//
+// From a pass down to the formula: ForTasks (threads), WithStats (of one channel or of a lane
+// each), WithStream (stores past the cache or not), MapTile or ReduceTile, ForVecs (SIMD
+// registers).
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
 
+#include "core/float_environment.h"
 #include "core/plan.h"
-#include "cpu/float_environment.h"
-#include "cpu/host.h"
-#include "cpu/lanes.h"
-#include "cpu/pack.h"
+#include "cpu/accumulator.h"
+#include "cpu/runtime.h"
 #include "cpu/scratch.h"
 #include "cpu/stats.h"
+#include "cpu/vec.h"
 
 namespace lowbit::LOWBIT_ISA {
 
@@ -20,71 +24,88 @@ namespace lowbit::LOWBIT_ISA {
 // 350.
 constexpr int64_t kSerialElements = 262144;
 
+// Of tensors with the layout L, and the statistics S<C> of the whole or of each channel.
+template <class L, template <class> class S, typename C>
 class Device {
  public:
-  Device(const Host& host, int64_t stream_bytes) : host_(host), stream_bytes_(stream_bytes) {}
+  // `of_tensor` has room for one channel's statistics; more are allocated.
+  Device(const Runtime& runtime, int64_t stream_bytes, const L& layout, S<C>* of_tensor)
+      : runtime_(runtime),
+        stream_bytes_(stream_bytes),
+        plan_(layout, kMaxWidth),
+        stats_(of_tensor) {
+    if (plan_.channels() == 1 || layout.empty()) return;
+    stats_ = static_cast<S<C>*>(Allocate(plan_.channels(), sizeof(S<C>)));
+    if (ok_) __builtin_memset(static_cast<void*>(stats_), 0, plan_.channels() * sizeof(S<C>));
+  }
 
   // Whether there was memory enough.
   bool ok() const { return ok_; }
 
-  void* Allocate(int64_t count, int64_t bytes_each) {
-    void* memory = host_.allocate(host_.context, Product(count, bytes_each));
-    ok_ = ok_ && memory != nullptr;
-    return memory;
-  }
-
   // y = f(stats, x...)
-  template <class F, template <class> class S, typename C, typename T, class... In>
-  void Map(const F& f, const S<C>* stats, const Layout& layout, T* y, const In*... x) {
-    const Plan plan(layout, kMaxWidth);
-    const bool streams = Streams(plan, y, x...);
-    ForTasks(plan, StatsBytes<S, C>(plan), [&](const Piece& piece, Scratch scratch) {
-      WithStats(piece, stats, scratch, [&](auto lanes) {
-        WithStream<C>(streams, piece, y,
-                      [&](auto stream) { MapPiece<stream>(f, lanes, piece, y, x...); });
+  template <class F, typename T, class... In>
+  void Map(const F& f, T* y, const In*... x) {
+    const bool streams = Streams(y, x...);
+    ForTasks(StatsBytes(), [&, stats = stats_](const Tile& tile, Scratch scratch) {
+      WithStats(tile, stats, scratch, [&](auto lanes) {
+        WithStream(streams, tile, y,
+                   [&](auto stream) { MapTile<stream>(f, lanes, tile, y, x...); });
       });
     });
   }
 
   // r.Finish(joined r(stats, x...), count, stats) for each channel
-  template <class R, template <class> class S, typename C, class... In>
-  void Reduce(const R& r, S<C>* stats, const Layout& layout, const In*... x) {
-    MapReduce(nullptr, r, stats, layout, static_cast<void*>(nullptr), x...);
+  template <class R, class... In>
+  void Reduce(const R& r, const In*... x) {
+    MapAndFinish(nullptr, r, static_cast<void*>(nullptr), x...);
   }
 
   // Both, reading x once. The map sees the statistics as they were before.
-  template <class F, class R, template <class> class S, typename C, typename T, class... In>
-  void MapReduce(const F& f, const R& r, S<C>* stats, const Layout& layout, T* y, const In*... x) {
-    const Plan plan(layout, kMaxWidth);
-    double few[kFewTotals];
-    const int64_t totals = Product(plan.parts(), plan.channels(), R::kTerms);
-    double* part = few;
-    if (totals > kFewTotals) part = static_cast<double*>(Allocate(totals, sizeof(double)));
-    const bool streams = Streams(plan, y, x...);
-    const int64_t bytes = StatsBytes<S, C>(plan) + SumsBytes<R>(plan);
-    ForTasks(plan, bytes, [&](const Piece& piece, Scratch scratch) {
-      double* total = part + piece.part * R::kTerms * plan.channels() + piece.channel;
-      WithStats(piece, stats, scratch, [&](auto lanes) {
-        WithStream<C>(streams, piece, y, [&](auto stream) {
-          ReducePiece<stream>(f, r, lanes, piece, scratch, total, plan.channels(), y, x...);
-        });
-      });
-    });
-    if (ok_) FinishChannels(r, plan, part, stats);
+  template <class F, class R, typename T, class... In>
+  [[nodiscard]] Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
+    static_assert(std::is_same_v<L, PerTensor>, "what it finishes is the whole tensor's");
+    MapAndFinish(f, r, y, x...);
+    return {};
   }
 
  private:
+  void* Allocate(int64_t count, int64_t bytes_each) {
+    void* memory = runtime_.allocate(runtime_.context, Product(count, bytes_each));
+    ok_ = ok_ && memory != nullptr;
+    return memory;
+  }
+
+  template <class F, class R, typename T, class... In>
+  void MapAndFinish(const F& f, const R& r, T* y, const In*... x) {
+    double few[kFewTotals];
+    const int64_t channels = plan_.channels();
+    const int64_t totals = Product(plan_.partials(), channels, R::kTerms);
+    double* partials = few;
+    if (totals > kFewTotals) partials = static_cast<double*>(Allocate(totals, sizeof(double)));
+    const bool streams = Streams(y, x...);
+    const int64_t bytes = StatsBytes() + SumsBytes<R>();
+    ForTasks(bytes, [&, stats = stats_](const Tile& tile, Scratch scratch) {
+      double* total = partials + tile.partial * R::kTerms * channels + tile.channel;
+      WithStats(tile, stats, scratch, [&](auto lanes) {
+        WithStream(streams, tile, y, [&](auto stream) {
+          ReduceTile<stream>(f, r, lanes, tile, scratch, total, channels, y, x...);
+        });
+      });
+    });
+    if (ok_) FinishChannels(r, partials);
+  }
+
   static constexpr int64_t kFewTotals = 64;
   // Scratch memory on the stack: enough for the reductions of one channel, and for 64 of them.
   static constexpr int64_t kFewBytes = 16384;
 
-  // body(piece, scratch) for all tasks. A thread takes a share of what is left, then a share of
+  // body(tile, scratch) for all tasks. A thread takes a share of what is left, then a share of
   // that: long runs of memory while there is much, single tasks at the end, so that none waits for
   // another that shares its core with something else. Each has `bytes` of scratch memory.
   template <class Body>
-  void ForTasks(const Plan<Layout>& plan, int64_t bytes, Body body) {
+  void ForTasks(int64_t bytes, Body body) {
     struct Tasks {
-      const Plan<Layout>& plan;
+      const Plan<L>& plan;
       Body& body;
       int64_t threads;
       char* scratch;  // of all threads, or nullptr where a stack has room for it
@@ -119,16 +140,16 @@ class Device {
         return last;
       }
     };
-    const bool serial = plan.tasks() <= 1 || plan.size() <= kSerialElements;
-    const int64_t calls = serial ? 1 : Smaller(host_.threads, plan.tasks());
-    Tasks tasks{plan, body, host_.threads, nullptr, bytes};
+    const bool serial = plan_.tasks() <= 1 || plan_.size() <= kSerialElements;
+    const int64_t calls = serial ? 1 : Smaller(runtime_.threads, plan_.tasks());
+    Tasks tasks{plan_, body, runtime_.threads, nullptr, bytes};
     if (bytes > kFewBytes) tasks.scratch = AllocateScratch(Product(calls, bytes));
-    if (!ok_ || plan.tasks() == 0) return;
+    if (!ok_ || plan_.tasks() == 0) return;
     if (serial) return Tasks::Run(&tasks);
-    host_.run(host_.context, calls, {&tasks, &Tasks::Run});
+    runtime_.run(runtime_.context, calls, {&tasks, &Tasks::Run});
   }
 
-  // One verb's, or an earlier one's if that is as large.
+  // One pass's, or an earlier one's if that is as large.
   char* AllocateScratch(int64_t bytes) {
     if (bytes > scratch_bytes_) {
       constexpr uintptr_t kPast = Scratch::kAlignment - 1;
@@ -139,111 +160,113 @@ class Device {
     return scratch_;
   }
 
-  template <template <class> class S, typename C>
-  static int64_t StatsBytes(const Plan<Layout>& plan) {
-    if constexpr (kFieldsOf<S<C>> > 0) {
-      if (plan.task_channels() > 1) return LaneStats<S, C>::Bytes(plan.width());
+  // Whether statistics may differ from lane to lane.
+  static constexpr bool kHasLaneStats = kFieldsOf<S<C>> > 0 && !std::is_same_v<L, PerTensor>;
+
+  int64_t StatsBytes() const {
+    if constexpr (kHasLaneStats) {
+      if (plan_.task_channels() > 1) return LaneStats<S, C>::Bytes(plan_.width());
     }
     return 0;
   }
 
   template <class R>
-  static int64_t SumsBytes(const Plan<Layout>& plan) {
+  int64_t SumsBytes() const {
     int64_t bytes = 0;
     Accumulators<R, Accumulator>().ForEach(
-        [&](const auto& sum, auto) { bytes += sum.Bytes(plan.width(), plan.task_channels()); });
+        [&](const auto& sum, auto) { bytes += sum.Bytes(plan_.width(), plan_.task_channels()); });
     return bytes;
   }
 
-  template <template <class> class S, typename C, class Body>
-  static void WithStats(const Piece& piece, const S<C>* stats, Scratch& scratch, Body body) {
-    if constexpr (kFieldsOf<S<C>> > 0) {
-      if (piece.channels > 1) return body(LaneStats<S, C>(stats, piece, scratch));
+  template <class Body>
+  static void WithStats(const Tile& tile, const S<C>* stats, Scratch& scratch, Body body) {
+    if constexpr (kHasLaneStats) {
+      if (tile.channels > 1) return body(LaneStats<S, C>(stats, tile, scratch));
     }
-    body(UniformStats<S, C>(stats, piece));
+    body(UniformStats<S, C>(stats, tile));
   }
 
   // Streamed stores pay where the output outgrows the cache and nobody reads it there: 1.5x on a
   // tensor of 51 M floats. In place they cost, since the line is in the cache already.
   template <typename T, class... In>
-  bool Streams(const Plan<Layout>& plan, const T* y, const In*... x) const {
+  bool Streams(const T* y, const In*... x) const {
     if constexpr (std::is_void_v<T>) {
       return false;
     } else {
       const bool in_place = ((static_cast<const void*>(x) == static_cast<const void*>(y)) || ...);
-      return Product(plan.size(), sizeof(T)) > stream_bytes_ && !in_place;
+      return Product(plan_.size(), sizeof(T)) > stream_bytes_ && !in_place;
     }
   }
 
-  // Whether every row of the piece can be stored by whole stores of that many bytes.
+  // Whether every row of the tile can be stored by whole stores of that many bytes.
   template <typename T>
-  static bool RowsAreAligned(const T* y, const Piece& piece, int64_t bytes) {
+  static bool RowsAreAligned(const T* y, const Tile& tile, int64_t bytes) {
     const auto is_aligned = [&](int row) {
-      return reinterpret_cast<uintptr_t>(y + piece.row(row)) % bytes == 0;
+      return reinterpret_cast<uintptr_t>(y + tile.row(row)) % bytes == 0;
     };
     // They are as far apart as the first two.
-    return is_aligned(0) && (piece.all_rows() == 1 || is_aligned(1));
+    return is_aligned(0) && (tile.all_rows() == 1 || is_aligned(1));
   }
 
-  // body(std::true_type()) where the piece can be streamed to y, else body(std::false_type()).
-  template <typename C, typename T, class Body>
-  static void WithStream(bool streams, const Piece& piece, const T* y, Body body) {
+  // body(std::true_type()) where the tile can be streamed to y, else body(std::false_type()).
+  template <typename T, class Body>
+  static void WithStream(bool streams, const Tile& tile, const T* y, Body body) {
     if constexpr (!std::is_void_v<T>) {
-      constexpr int64_t kStore = Pack<C>::kLanes * sizeof(T);
-      if (streams && RowsAreAligned(y, piece, kStore)) return body(std::true_type());
+      constexpr int64_t kStore = Vec<C>::kLanes * sizeof(T);
+      if (streams && RowsAreAligned(y, tile, kStore)) return body(std::true_type());
     }
     body(std::false_type());
   }
 
-  // body(i, lane, count) for every pack of a row that begins at element i; the last may be short.
-  template <typename C, class Body>
-  static LOWBIT_HD void ForPacks(int64_t begin, int64_t width, Body body) {
-    constexpr int64_t kPack = Pack<C>::kLanes;
+  // body(i, lane, count) for every vector of a row that begins at element i; the last may be short.
+  template <class Body>
+  static LOWBIT_HD void ForVecs(int64_t begin, int64_t width, Body body) {
+    constexpr int64_t kVec = Vec<C>::kLanes;
     int64_t lane = 0;
-    for (; lane + kPack <= width; lane += kPack) body(begin + lane, lane, WholePack());
+    for (; lane + kVec <= width; lane += kVec) body(begin + lane, lane, WholeVec());
     if (lane < width) body(begin + lane, lane, width - lane);
   }
 
   template <bool stream, class F, class Stats, typename T, class... In>
-  static void MapPiece(const F& f, const Stats& stats, const Piece& piece, T* y, const In*... x) {
-    if (piece.contiguous() && piece.channels == 1) {
-      const int64_t width = piece.rows * piece.width + piece.ragged;
-      return MapRows<stream>(f, stats, piece.begin, 1, width, width, y, x...);
+  static void MapTile(const F& f, const Stats& stats, const Tile& tile, T* y, const In*... x) {
+    if (tile.contiguous() && tile.channels == 1) {
+      const int64_t width = tile.rows * tile.width + tile.ragged;
+      return MapRows<stream>(f, stats, tile.begin, 1, width, width, y, x...);
     }
-    MapRows<stream>(f, stats, piece.begin, piece.rows, piece.stride, piece.width, y, x...);
-    MapRows<stream>(f, stats, piece.row(piece.rows), 1, piece.stride, piece.ragged, y, x...);
+    MapRows<stream>(f, stats, tile.begin, tile.rows, tile.stride, tile.width, y, x...);
+    MapRows<stream>(f, stats, tile.row(tile.rows), 1, tile.stride, tile.ragged, y, x...);
   }
 
   // Formula and statistics are taken by value, and nothing is captured by reference on the way to
   // here: so what is stored to y cannot alias them, and they stay in registers. Inlined, the loop
-  // would lack some, and take up to 60 % longer; so would ReducePiece's.
+  // would lack some, and take up to 60 % longer; so would ReduceTile's.
   template <bool stream, class F, class Stats, typename T, class... In>
   __attribute__((noinline)) static void MapRows(F f, Stats stats, int64_t begin, int64_t rows,
                                                 int64_t stride, int64_t width, T* y,
                                                 const In*... x) {
     for (int64_t row = 0; row < rows; ++row) {
-      ForPacks<Compute<T>>(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
+      ForVecs(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
         Store<stream>(y + i, count, f(stats.At(lane), Load(x + i, count)...));
       });
     }
   }
 
-  // Term k's totals of the piece's channels go to total[k * term_stride].
+  // Term k's totals of the tile's channels go to total[k * term_stride].
   template <bool stream, class F, class R, class Stats, typename T, class... In>
-  __attribute__((noinline)) static void ReducePiece(F f, R r, Stats stats, const Piece& piece,
-                                                    Scratch scratch, double* total,
-                                                    int64_t term_stride, T* y, const In*... x) {
+  __attribute__((noinline)) static void ReduceTile(F f, R r, Stats stats, const Tile& tile,
+                                                   Scratch scratch, double* total,
+                                                   int64_t term_stride, T* y, const In*... x) {
     Accumulators<R, Accumulator> sums;
-    sums.ForEach([&](auto& sum, auto) { sum.Begin(piece, scratch); });
-    for (int64_t row = 0; row < piece.all_rows(); row += kRows) {
-      sums.ForEach([&](auto& sum, auto) { sum.BeginBlock(piece.width); });
-      for (int64_t at = row; at < Smaller(row + kRows, piece.all_rows()); ++at) {
-        const int64_t width = at < piece.rows ? piece.width : piece.ragged;
-        AddRow<stream>(f, r, stats, piece.row(at), width, sums, y, x...);
+    sums.ForEach([&](auto& sum, auto) { sum.Begin(tile, scratch); });
+    for (int64_t row = 0; row < tile.all_rows(); row += kRows) {
+      sums.ForEach([&](auto& sum, auto) { sum.BeginBlock(tile.width); });
+      for (int64_t at = row; at < Smaller(row + kRows, tile.all_rows()); ++at) {
+        const int64_t width = at < tile.rows ? tile.width : tile.ragged;
+        AddRow<stream>(f, r, stats, tile.row(at), width, sums, y, x...);
       }
-      sums.ForEach([&](auto& sum, auto) { sum.EndBlock(piece); });
+      sums.ForEach([&](auto& sum, auto) { sum.EndBlock(tile); });
     }
-    sums.ForEach([&](auto& sum, auto k) { sum.Finish(piece.channels, total + k * term_stride); });
+    sums.ForEach([&](auto& sum, auto k) { sum.Finish(tile.channels, total + k * term_stride); });
   }
 
   // Adds a row to its lanes. One row after the other: four at once, to spare loads and stores of
@@ -252,7 +275,7 @@ class Device {
   static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
                                int64_t width, Accumulators<R, Accumulator>& sums, T* y,
                                const In*... x) {
-    ForPacks<typename R::C>(begin, width, [&](int64_t i, int64_t lane, auto count) {
+    ForVecs(begin, width, [&](int64_t i, int64_t lane, auto count) {
       const auto add = [&](auto... in) {
         const auto& s = stats.At(lane);
         const auto terms = r(s, in...);
@@ -263,26 +286,26 @@ class Device {
     });
   }
 
-  // Joins a channel's parts pairwise, in place, and finishes it.
-  template <class R, class S>
-  static void FinishChannels(const R& r, const Plan<Layout>& plan, double* part, S* stats) {
-    JoinParts<R, 0>(plan, part);
-    if constexpr (R::kTerms > 1) JoinParts<R, 1>(plan, part);
-    for (int64_t c = 0; c < plan.channels(); ++c) {
+  // Joins a channel's partials pairwise, in place, and finishes it.
+  template <class R>
+  void FinishChannels(const R& r, double* partials) {
+    JoinPartials<R, 0>(partials);
+    if constexpr (R::kTerms > 1) JoinPartials<R, 1>(partials);
+    for (int64_t c = 0; c < plan_.channels(); ++c) {
       Totals<R::kTerms> total{};
-      for (int k = 0; k < R::kTerms && plan.parts() > 0; ++k) {
-        total.term[k] = part[k * plan.channels() + c];
+      for (int k = 0; k < R::kTerms && plan_.partials() > 0; ++k) {
+        total.term[k] = partials[k * plan_.channels() + c];
       }
-      r.Finish(total, plan.per_channel(), stats[c]);
+      r.Finish(total, plan_.per_channel(), stats_[c]);
     }
   }
 
   template <class R, int k>
-  static void JoinParts(const Plan<Layout>& plan, double* part) {
-    const int64_t channels = plan.channels();
-    const auto at = [&](int64_t i) { return part + (i * R::kTerms + k) * channels; };
-    for (int64_t step = 1; step < plan.parts(); step *= 2) {
-      for (int64_t i = 0; i + step < plan.parts(); i += 2 * step) {
+  void JoinPartials(double* partials) const {
+    const int64_t channels = plan_.channels();
+    const auto at = [&](int64_t i) { return partials + (i * R::kTerms + k) * channels; };
+    for (int64_t step = 1; step < plan_.partials(); step *= 2) {
+      for (int64_t i = 0; i + step < plan_.partials(); i += 2 * step) {
         for (int64_t c = 0; c < channels; ++c) {
           at(i)[c] = Joined<R::kJoin[k]>(at(i)[c], at(i + step)[c]);
         }
@@ -290,8 +313,10 @@ class Device {
     }
   }
 
-  const Host& host_;
+  const Runtime& runtime_;
   const int64_t stream_bytes_;
+  const Plan<L> plan_;
+  S<C>* stats_;
   char* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
   bool ok_ = true;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The statistics that apply to the lanes of a piece, as packs. Cheap to copy.
+// The statistics that apply to the lanes of a tile, as vectors. Cheap to copy.
 #ifndef LOWBIT_CPU_STATS_H_
 #define LOWBIT_CPU_STATS_H_
 
 #include "core/plan.h"
-#include "cpu/pack.h"
 #include "cpu/scratch.h"
+#include "cpu/vec.h"
 
 namespace lowbit::LOWBIT_ISA {
 
@@ -22,21 +22,21 @@ constexpr int kFieldsOf<S<C>> = std::is_empty_v<S<C>> ? 0 : sizeof(S<C>) / sizeo
 template <template <class> class S, typename C>
 class UniformStats {
  public:
-  UniformStats(const S<C>* stats, const Piece& piece) {
+  UniformStats(const S<C>* stats, const Tile& tile) {
     if constexpr (kFields > 0) {
       C field[kFields];
-      Pack<C> lanes[kFields];
-      __builtin_memcpy(field, stats + piece.channel, sizeof field);
-      for (int k = 0; k < kFields; ++k) lanes[k] = Pack<C>(field[k]);
+      Vec<C> lanes[kFields];
+      __builtin_memcpy(field, stats + tile.channel, sizeof field);
+      for (int k = 0; k < kFields; ++k) lanes[k] = Vec<C>(field[k]);
       __builtin_memcpy(&lanes_, lanes, sizeof lanes);
     }
   }
 
-  LOWBIT_HD const S<Pack<C>>& At(int64_t) const { return lanes_; }
+  LOWBIT_HD const S<Vec<C>>& At(int64_t) const { return lanes_; }
 
  private:
   static constexpr int kFields = kFieldsOf<S<C>>;
-  S<Pack<C>> lanes_;
+  S<Vec<C>> lanes_;
 };
 
 // Channels side by side: each lane has those of its own channel.
@@ -48,42 +48,42 @@ class LaneStats {
   // Of the scratch memory, for `width` lanes.
   static int64_t Bytes(int64_t width) { return kFields * Scratch::Bytes<C>(Stride(width)); }
 
-  LaneStats(const S<C>* stats, const Piece& piece, Scratch& scratch) {
-    for (C*& lanes : lane_) lanes = scratch.Take<C>(Stride(piece.width));
+  LaneStats(const S<C>* stats, const Tile& tile, Scratch& scratch) {
+    for (C*& lanes : lane_) lanes = scratch.Take<C>(Stride(tile.width));
     int64_t lane = 0;
-    for (int64_t c = 0; c < piece.channels; ++c, lane += piece.inner) {
+    for (int64_t c = 0; c < tile.channels; ++c, lane += tile.inner) {
       C field[kFields];
-      __builtin_memcpy(field, stats + piece.channel + c, sizeof field);
+      __builtin_memcpy(field, stats + tile.channel + c, sizeof field);
       for (int k = 0; k < kFields; ++k) lane_[k][lane] = field[k];
-      // Whole packs: what is too much is overwritten by the next channel.
-      for (int64_t i = 1; i < piece.inner; i += Pack<C>::kLanes) {
+      // PerTensor vectors: what is too much is overwritten by the next channel.
+      for (int64_t i = 1; i < tile.inner; i += Vec<C>::kLanes) {
         for (int k = 0; k < kFields; ++k) {
-          Store<false>(lane_[k] + lane + i, Pack<C>(field[k]));
+          Store<false>(lane_[k] + lane + i, Vec<C>(field[k]));
         }
       }
     }
-    for (; lane < piece.width; lane *= 2) {
+    for (; lane < tile.width; lane *= 2) {
       for (C* lanes : lane_) __builtin_memcpy(lanes + lane, lanes, lane * sizeof(C));
     }
-    for (C* lanes : lane_) __builtin_memset(lanes + lane, 0, Pack<C>::kLanes * sizeof(C));
+    for (C* lanes : lane_) __builtin_memset(lanes + lane, 0, Vec<C>::kLanes * sizeof(C));
   }
 
-  LOWBIT_HD S<Pack<C>> At(int64_t lane) const {
-    Pack<C> lanes[kFields];
+  LOWBIT_HD S<Vec<C>> At(int64_t lane) const {
+    Vec<C> lanes[kFields];
     for (int k = 0; k < kFields; ++k) lanes[k] = Load(lane_[k] + lane);
-    S<Pack<C>> stats;
+    S<Vec<C>> stats;
     __builtin_memcpy(&stats, lanes, sizeof stats);
     return stats;
   }
 
  private:
-  // From one field's lanes to the next's. Loads and stores are of whole packs. Of long rows they
+  // From one field's lanes to the next's. Loads and stores are of whole vectors. Of long rows they
   // are pages apart, and a line: a load waits for an earlier store to the same place of another
   // page, so elsewhere some field would be at that of y, which made TWN of 512 channels 10 %
   // slower.
   static int64_t Stride(int64_t width) {
     constexpr int64_t kPage = 4096 / sizeof(C);
-    const int64_t lanes = width + Pack<C>::kLanes;
+    const int64_t lanes = width + Vec<C>::kLanes;
     return width <= kLanes ? lanes : CeilDiv(lanes, kPage) * kPage + kPage / 64;
   }
 

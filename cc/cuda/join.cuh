@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Joins the parts of a reduction pairwise in index order, as the CPU does: neighbours first, then
-// neighbours of those. Parts that do not exist are zeros, which change nothing.
+// Joins the partials of a reduction pairwise in index order, as the CPU does: neighbours first,
+// then neighbours of those. Partials that do not exist are zeros, which change nothing.
 #ifndef LOWBIT_CUDA_JOIN_CUH_
 #define LOWBIT_CUDA_JOIN_CUH_
 
@@ -24,15 +24,15 @@ __device__ __forceinline__ double JoinPairwise(double (&value)[kCount]) {
   return value[0];
 }
 
-// The threads of a block side by side for `columns` channels, and below each other for the parts of
-// one channel. Both are powers of two.
+// The threads of a block side by side for `columns` channels, and below each other for the partials
+// of one channel. Both are powers of two.
 template <int kThreads>
 class Joiner {
  public:
   // `shared` has room for a double a thread; `levels` for kLevels more.
-  __device__ Joiner(int64_t parts, double* shared, double* levels)
-      : parts_(parts), shared_(shared), levels_(levels) {
-    while (columns() > 1 && rows() * kPartsPerThread < parts) --log_columns_;
+  __device__ Joiner(int64_t partials, double* shared, double* levels)
+      : partials_(partials), shared_(shared), levels_(levels) {
+    while (columns() > 1 && rows() * kPartialsPerThread < partials) --log_columns_;
   }
 
   __device__ int columns() const { return 1 << log_columns_; }
@@ -40,21 +40,21 @@ class Joiner {
   // Whether this thread has the total of its column.
   __device__ bool leads() const { return Thread() < columns(); }
 
-  // The total of the parts part[i * stride], for the leading thread. All threads call it, when none
-  // uses the shared memory any more.
+  // The total of the partials partials[i * stride], for the leading thread. All threads call it,
+  // when none uses the shared memory any more.
   template <Join join>
-  __device__ double Total(const double* part, int64_t stride) {
-    const int64_t at_once = rows() * kPartsPerThread;
+  __device__ double Total(const double* partials, int64_t stride) {
+    const int64_t at_once = rows() * kPartialsPerThread;
     double total = 0;
     int64_t group = 0;
-    for (int64_t first = 0; first < parts_; first += at_once, ++group) {
-      total = JoinThreads<join>(JoinOwn<join>(part, stride, first));
-      if (leads() && parts_ > at_once) total = Push<join>(total, group);
+    for (int64_t first = 0; first < partials_; first += at_once, ++group) {
+      total = JoinThreads<join>(JoinOwn<join>(partials, stride, first));
+      if (leads() && partials_ > at_once) total = Push<join>(total, group);
     }
     return leads() && group > 1 ? Rest<join>(total, group) : total;
   }
 
-  // Of parts in groups: enough for 2^31 groups.
+  // Of partials in groups: enough for 2^31 groups.
   static constexpr int kLevels = 32;
 
  private:
@@ -62,12 +62,12 @@ class Joiner {
   __device__ int row() const { return Thread() >> log_columns_; }
 
   template <Join join>
-  __device__ double JoinOwn(const double* part, int64_t stride, int64_t first) const {
-    double value[kPartsPerThread];
+  __device__ double JoinOwn(const double* partials, int64_t stride, int64_t first) const {
+    double value[kPartialsPerThread];
 #pragma unroll
-    for (int i = 0; i < kPartsPerThread; ++i) {
-      const int64_t at = first + row() * kPartsPerThread + i;
-      value[i] = at < parts_ ? part[at * stride] : 0;
+    for (int i = 0; i < kPartialsPerThread; ++i) {
+      const int64_t at = first + row() * kPartialsPerThread + i;
+      value[i] = at < partials_ ? partials[at * stride] : 0;
     }
     return JoinPairwise<join>(value);
   }
@@ -107,7 +107,7 @@ class Joiner {
     return total;
   }
 
-  const int64_t parts_;
+  const int64_t partials_;
   double* const shared_;
   double* const levels_;
   int log_columns_ = Log2(kThreads);

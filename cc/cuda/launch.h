@@ -7,12 +7,12 @@
 
 #include <cstddef>
 
-#include "core/recipes.h"
+#include "core/kernels.inc"
 
 namespace lowbit {
 
 // What a launch asks of the program that calls it.
-struct CudaHost {
+struct CudaRuntime {
   void* context;
   cudaStream_t stream;
   // Device memory that is the kernel's until all work queued on `stream` so far has run; nullptr
@@ -24,10 +24,10 @@ struct CudaHost {
 // core/kernels.inc; its pointers are of device memory. cudaErrorMemoryAllocation if the host had
 // none left.
 template <class Recipe>
-cudaError_t LaunchCuda(const Recipe& recipe, const CudaHost& host);
+cudaError_t LaunchCuda(const Recipe& recipe, const CudaRuntime& runtime);
 
 #define LOWBIT_KERNEL(Recipe) \
-  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe&, const CudaHost&);
+  extern template LOWBIT_EXPORT cudaError_t LaunchCuda(const Recipe&, const CudaRuntime&);
 #include "core/kernels.inc"
 
 }  // namespace lowbit

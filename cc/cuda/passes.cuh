@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The verbs of the recipes as a kernel each, launched from the host: for element-wise recipes,
-// which are one verb, and for all where no team can be launched.
+// The passes of the recipes as a kernel each, launched from the host: for element-wise recipes,
+// which are one pass, and for all where no group can be launched.
 #ifndef LOWBIT_CUDA_PASSES_CUH_
 #define LOWBIT_CUDA_PASSES_CUH_
 
@@ -30,7 +30,7 @@ __device__ __forceinline__ void MapVector(const F& f, const S& s, const uint4 (&
                                           int count) {
   Lanes<T> x[kInputs];
 #pragma unroll
-  for (int k = 0; k < kInputs; ++k) x[k] = Unpack<T>(raw[k]);
+  for (int k = 0; k < kInputs; ++k) x[k] = LanesIn<T>(raw[k]);
   Lanes<T> result;
 #pragma unroll
   for (int j = 0; j < kLanesOf<T>; ++j) {
@@ -39,7 +39,7 @@ __device__ __forceinline__ void MapVector(const F& f, const S& s, const uint4 (&
     for (int k = 0; k < kInputs; ++k) in[k] = x[k].lane[j];
     result.lane[j] = Apply(f, s, in);
   }
-  count == kLanesOf<T> ? Store(y, Pack<T>(result)) : Store(y, Pack<T>(result), count);
+  count == kLanesOf<T> ? Store(y, VectorOf<T>(result)) : Store(y, VectorOf<T>(result), count);
 }
 
 // One statistic, or none: the tensor is one long row.
@@ -80,12 +80,12 @@ __global__ void __launch_bounds__(kMapThreads)
 
 // Statistics of channels: row by row.
 template <class F, template <class> class S, typename C, class L, typename T, class... In>
-__global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
+__global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPerSm)
     MapRows(const F f, const S<C>* stats, const Plan<L> plan, T* y, const In*... x) {
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
   const None none;
-  const Kept kept{};
-  Walk<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, kept)
+  const SharedCache cache{};
+  BlockPass<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, cache)
       .Run(blockIdx.x, gridDim.x, false, nullptr);
 }
 
@@ -100,18 +100,18 @@ __device__ __forceinline__ bool IsLastBlock(unsigned* arrived) {
   return last;
 }
 
-// Parts of a reduction; of a single channel, the last thread block finishes it.
+// Partials of a reduction; of a single channel, the last thread block finishes it.
 template <class F, class R, template <class> class S, typename C, class L, typename T, class... In>
-__global__ void __launch_bounds__(Crew<T>::kThreads, Crew<T>::kPerSm)
+__global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPerSm)
     ReduceRows(const F f, const R r, S<C>* stats, const Plan<L> plan, const Scratch scratch, T* y,
                const In*... x) {
   LOWBIT_DYNAMIC_SHARED(double, lanes);
   const Operands<T, sizeof...(In)> operands(plan, y, x...);
-  const Kept kept{};
-  Walk<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, kept)
-      .Run(blockIdx.x, gridDim.x, false, scratch.part[0]);
+  const SharedCache cache{};
+  BlockPass<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, cache)
+      .Run(blockIdx.x, gridDim.x, false, scratch.partials[0]);
   if (plan.channels() <= 1 && IsLastBlock(scratch.arrived)) {
-    FinishChannels<Crew<T>::kThreads>(r, plan, scratch.part[0], 0, 1, lanes, stats);
+    FinishChannels<BlockPolicy<T>::kThreads>(r, plan, scratch.partials[0], 0, 1, lanes, stats);
   }
 }
 
@@ -119,60 +119,67 @@ template <int kThreads, class R, typename S, class L>
 __global__ void __launch_bounds__(kThreads)
     FinishRows(const R r, S* stats, const Plan<L> plan, const Scratch scratch) {
   LOWBIT_DYNAMIC_SHARED(double, shared);
-  FinishChannels<kThreads>(r, plan, scratch.part[0], blockIdx.x, gridDim.x, shared, stats);
+  FinishChannels<kThreads>(r, plan, scratch.partials[0], blockIdx.x, gridDim.x, shared, stats);
 }
 
-// Launches a kernel for each verb. The first error stops it.
+// Launches a kernel for each pass. The first error stops it.
+template <class L, template <class> class S, typename C>
 class PassDevice {
  public:
-  PassDevice(const Gpu& gpu, cudaStream_t stream, const Scratch& scratch)
-      : gpu_(gpu), stream_(stream), scratch_(scratch) {}
+  PassDevice(const Gpu& gpu, cudaStream_t stream, const Scratch& scratch, const L& layout,
+             S<C>* stats)
+      : gpu_(gpu), stream_(stream), scratch_(scratch), plan_(layout, kMaxWidth), stats_(stats) {}
 
   cudaError_t error() const { return error_; }
 
-  template <class F, template <class> class S, typename C, class L, typename T, class... In>
-  void Map(const F& f, const S<C>* stats, const L& layout, T* y, const In*... x) {
-    if (layout.size() == 0) return;
-    if constexpr (!std::is_same_v<L, Whole>) {
-      if (layout.channels > 1) {
-        const Plan plan(layout, kMaxWidth);
-        return Launch(MapRows<F, S, C, L, T, In...>, plan.tasks(), Crew<T>::kThreads, 0, f, stats,
-                      plan, y, x...);
+  template <class F, typename T, class... In>
+  void Map(const F& f, T* y, const In*... x) {
+    const int64_t size = plan_.size();
+    if (size == 0) return;
+    if constexpr (!std::is_same_v<L, PerTensor>) {
+      if (plan_.channels() > 1) {
+        return Launch(MapRows<F, S, C, L, T, In...>, plan_.tasks(), BlockPolicy<T>::kThreads, 0, f,
+                      stats_, plan_, y, x...);
       }
     }
-    const int64_t vectors = Span<T>::Of(y, layout.size()).vectors;
+    const int64_t vectors = Span<T>::Of(y, size).vectors;
     const int64_t wide = CeilDiv(vectors, kMapVectors * kMapThreads);
     if (wide >= gpu_.multiprocessors) {
-      return Launch(MapFlat<kMapVectors, F, S<C>, T, In...>, wide, kMapThreads, 0, f, stats,
-                    layout.size(), y, x...);
+      return Launch(MapFlat<kMapVectors, F, S<C>, T, In...>, wide, kMapThreads, 0, f, stats_, size,
+                    y, x...);
     }
     const int64_t blocks = vectors > 0 ? CeilDiv(vectors, kMapThreads) : 1;
-    Launch(MapFlat<1, F, S<C>, T, In...>, blocks, kMapThreads, 0, f, stats, layout.size(), y, x...);
+    Launch(MapFlat<1, F, S<C>, T, In...>, blocks, kMapThreads, 0, f, stats_, size, y, x...);
   }
 
-  template <class R, template <class> class S, typename C, class L, typename T, class... In>
-  void Reduce(const R& r, S<C>* stats, const L& layout, const T* x, const In*... more) {
-    MapReduce(None{}, r, stats, layout, static_cast<T*>(nullptr), x, more...);
+  template <class R, typename T, class... In>
+  void Reduce(const R& r, const T* x, const In*... more) {
+    MapAndFinish(None{}, r, static_cast<T*>(nullptr), x, more...);
   }
 
-  template <class F, class R, template <class> class S, typename C, class L, typename T,
-            class... In>
-  void MapReduce(const F& f, const R& r, S<C>* stats, const L& layout, T* y, const In*... x) {
-    constexpr int kThreads = Crew<T>::kThreads;
-    const Plan plan(layout, kMaxWidth);
-    const int64_t tasks = plan.tasks() > 0 ? plan.tasks() : 1;
-    const int64_t most = gpu_.multiprocessors * Crew<T>::kPerSm;
-    Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
-           f, r, stats, plan, scratch_, y, x...);
-    if constexpr (!std::is_same_v<L, Whole>) {
-      if (plan.channels() > 1) {
-        Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(plan.channels(), most), kThreads,
-               scratch_.lane_bytes, r, stats, plan, scratch_);
-      }
-    }
+  template <class F, class R, typename T, class... In>
+  [[nodiscard]] Last MapAndReduce(const F& f, const R& r, T* y, const In*... x) {
+    static_assert(std::is_same_v<L, PerTensor>, "what it finishes is the whole tensor's");
+    MapAndFinish(f, r, y, x...);
+    return {};
   }
 
  private:
+  template <class F, class R, typename T, class... In>
+  void MapAndFinish(const F& f, const R& r, T* y, const In*... x) {
+    constexpr int kThreads = BlockPolicy<T>::kThreads;
+    const int64_t tasks = plan_.tasks() > 0 ? plan_.tasks() : 1;
+    const int64_t most = gpu_.multiprocessors * BlockPolicy<T>::kPerSm;
+    Launch(ReduceRows<F, R, S, C, L, T, In...>, Smaller(tasks, most), kThreads, scratch_.lane_bytes,
+           f, r, stats_, plan_, scratch_, y, x...);
+    if constexpr (!std::is_same_v<L, PerTensor>) {
+      if (plan_.channels() > 1) {
+        Launch(FinishRows<kThreads, R, S<C>, L>, Smaller(plan_.channels(), most), kThreads,
+               scratch_.lane_bytes, r, stats_, plan_, scratch_);
+      }
+    }
+  }
+
   template <class... Parameters, class... Arguments>
   void Launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t shared_bytes,
               Arguments... arguments) {
@@ -189,6 +196,8 @@ class PassDevice {
   const Gpu& gpu_;
   const cudaStream_t stream_;
   const Scratch& scratch_;
+  const Plan<L> plan_;
+  S<C>* const stats_;
   cudaError_t error_ = cudaSuccess;
 };
 

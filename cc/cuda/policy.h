@@ -13,14 +13,14 @@ constexpr int kVectorBytes = 16;  // of a load or store: the widest the hardware
 template <typename T>
 constexpr int kLanesOf = kVectorBytes / static_cast<int>(sizeof(T));
 
-// The thread block of kernels that walk the tasks of core/plan.h, one at a time: a squad of threads
+// The thread block of kernels that take the tasks of core/plan.h, one at a time: so many threads
 // for each of a task's blocks of 16 rows.
 template <typename T>
-struct Crew {
+struct BlockPolicy {
   // As many as it takes to cover a row of 256 lanes in 16-byte accesses, but for double, of which a
   // thread takes two vectors.
-  static constexpr int kSquad = sizeof(T) == 2 ? 32 : 64;
-  static constexpr int kThreads = kBlocks * kSquad;
+  static constexpr int kThreadsPerRowBlock = sizeof(T) == 2 ? 32 : 64;
+  static constexpr int kThreads = kBlocks * kThreadsPerRowBlock;
   // Resident on an SM. Leaves a thread 128 registers, or 168 with the 8 lanes of a 16-bit vector:
   // as many as it takes to have the sums of the lanes and all loads in flight there, and nothing in
   // local memory.
@@ -38,8 +38,8 @@ constexpr int kLoadsInFlight = 8;
 #define LOWBIT_WIDEN_BY_INTEGERS 0
 #endif
 
-// Rows of a thread that are kept in shared memory together, or not: those that it loads at once.
-constexpr int kKeptStep = kLoadsInFlight;
+// Rows of a thread that are cached in shared memory together, or not: those that it loads at once.
+constexpr int kCacheStep = kLoadsInFlight;
 
 // Lanes of a task where a row of channels is longer: 4096 channels become 8 tasks side by side.
 constexpr int kMaxWidth = 2 * kLanes;
@@ -61,7 +61,7 @@ constexpr int kMapVectors = 4;
 
 // Partial sums that one thread joins before the threads of a block do, so that a tensor of 16 M
 // elements has no more of them than a block has places.
-constexpr int kPartsPerThread = 8;
+constexpr int kPartialsPerThread = 8;
 
 }  // namespace lowbit::cuda
 

@@ -6,7 +6,7 @@
 
 #include <cuda_runtime.h>
 
-#include "core/float16.h"
+#include "core/convert.h"
 #include "cuda/policy.h"
 
 namespace lowbit::cuda {
@@ -14,7 +14,7 @@ namespace lowbit::cuda {
 // This thread's index in its block.
 __device__ __forceinline__ int Thread() { return static_cast<int>(threadIdx.x); }
 
-// core/float16.h in the instructions that the hardware has for it. Bits are the same, but for the
+// core/convert.h in the instructions that the hardware has for it. Bits are the same, but for the
 // payload of a NaN.
 template <typename T>
 __device__ __forceinline__ Compute<T> FromStorage(T x) {
@@ -92,7 +92,7 @@ struct Lanes {
 };
 
 template <typename T>
-__device__ __forceinline__ Lanes<T> Unpack(uint4 raw) {
+__device__ __forceinline__ Lanes<T> LanesIn(uint4 raw) {
   T stored[kLanesOf<T>];
   __builtin_memcpy(stored, &raw, sizeof raw);
   Lanes<T> lanes;
@@ -102,7 +102,7 @@ __device__ __forceinline__ Lanes<T> Unpack(uint4 raw) {
 }
 
 template <typename T>
-__device__ __forceinline__ uint4 Pack(const Lanes<T>& lanes) {
+__device__ __forceinline__ uint4 VectorOf(const Lanes<T>& lanes) {
   T stored[kLanesOf<T>];
 #pragma unroll
   for (int i = 0; i < kLanesOf<T>; ++i) stored[i] = ToStorage<T>(lanes.lane[i]);

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "cpu/float_environment.h"
+#include "core/float_environment.h"
 
 namespace lowbit {
 namespace {
@@ -15,6 +15,7 @@ using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::TensorShapeUtils;
 using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
 
 absl::Status NotScalar(absl::string_view name, absl::string_view shape) {
   return absl::InvalidArgumentError(absl::StrCat(name, " must be a scalar, got shape ", shape));
@@ -40,21 +41,13 @@ double ValueOf(const Tensor& scalar) {
 
 }  // namespace
 
-absl::Status InferScalars(InferenceContext* c, std::initializer_list<ScalarInput> inputs) {
-  for (const ScalarInput& input : inputs) {
-    const auto shape = c->input(input.index);
-    if (c->RankKnown(shape) && c->Rank(shape) != 0) {
-      return NotScalar(input.name, c->DebugString(shape));
-    }
-  }
-  return absl::OkStatus();
+absl::Status InferScalar(InferenceContext* c, ShapeHandle shape, absl::string_view name) {
+  if (!c->RankKnown(shape) || c->Rank(shape) == 0) return absl::OkStatus();
+  return NotScalar(name, c->DebugString(shape));
 }
 
-absl::Status InferAxis(InferenceContext* c, absl::string_view input) {
-  int axis;
-  TF_RETURN_IF_ERROR(c->GetAttr("axis", &axis));
-  const auto shape = c->input(0);
-  return c->RankKnown(shape) ? CheckAxis(input, c->Rank(shape), axis) : absl::OkStatus();
+absl::Status InferAxis(InferenceContext* c, ShapeHandle shape, absl::string_view name, int axis) {
+  return c->RankKnown(shape) ? CheckAxis(name, c->Rank(shape), axis) : absl::OkStatus();
 }
 
 absl::Status CheckScalar(const TensorShape& shape, absl::string_view name) {
@@ -113,7 +106,7 @@ absl::Status GetLayout(const Tensor& tensor, absl::string_view name, int axis, L
   const int rank = tensor.dims();
   int channel;
   TF_RETURN_IF_ERROR(GetChannelAxis(rank, name, axis, &channel));
-  *layout = Whole(0);
+  *layout = PerTensor(0);
   // The product of the other sides may exceed 64 bits then.
   if (tensor.NumElements() == 0) return absl::OkStatus();
   *layout = {1, tensor.dim_size(channel), 1};

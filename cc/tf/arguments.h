@@ -3,7 +3,6 @@
 #ifndef LOWBIT_TF_ARGUMENTS_H_
 #define LOWBIT_TF_ARGUMENTS_H_
 
-#include <initializer_list>
 #include <limits>
 
 #include "absl/status/status.h"
@@ -15,13 +14,11 @@
 namespace lowbit {
 
 // At graph construction, as far as shapes are known by then.
-struct ScalarInput {
-  int index;
-  absl::string_view name;
-};
-absl::Status InferScalars(tensorflow::shape_inference::InferenceContext* c,
-                          std::initializer_list<ScalarInput> inputs);
-absl::Status InferAxis(tensorflow::shape_inference::InferenceContext* c, absl::string_view input);
+absl::Status InferScalar(tensorflow::shape_inference::InferenceContext* c,
+                         tensorflow::shape_inference::ShapeHandle shape, absl::string_view name);
+absl::Status InferAxis(tensorflow::shape_inference::InferenceContext* c,
+                       tensorflow::shape_inference::ShapeHandle shape, absl::string_view name,
+                       int axis);
 
 // At run time. Numbers are read as the kernels read them: subnormal ones count, whatever thread of
 // TensorFlow's this is.
@@ -61,8 +58,6 @@ template <typename C>
 absl::Status GetMaxValue(const tensorflow::Tensor& max_value, C* value);
 
 // In [0, limit).
-constexpr double kTtqThresholdLimit = 1;
-constexpr double kTwnThresholdLimit = std::numeric_limits<double>::infinity();
 absl::Status GetThreshold(const tensorflow::Tensor& threshold, double limit, double* value);
 
 // `axis`, which counts from the end if negative, as an index.

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/recipes.h"
-#include "cpu/float_environment.h"
+#include "core/float_environment.h"
+#include "core/kernels.inc"
 #include "cuda/errors.h"
 #include "cuda/launch.h"
 #include "tf/launch.h"
@@ -47,8 +47,8 @@ void Gpu::Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
   // A recipe may compute its constants on this thread.
   const FloatEnvironment ieee;
   GpuMemory memory(c);
-  const CudaHost host{&memory, c->eigen_gpu_device().stream(), &GpuMemory::Allocate};
-  const cudaError_t error = LaunchCuda(recipe, host);
+  const CudaRuntime runtime{&memory, c->eigen_gpu_device().stream(), &GpuMemory::Allocate};
+  const cudaError_t error = LaunchCuda(recipe, runtime);
   OP_REQUIRES_OK(c, memory.status());
   OP_REQUIRES(c, error == cudaSuccess,
               absl::InternalError(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorFlow's threads and memory behind the kernels' Host, and what the library exports.
+// TensorFlow's threads and memory behind the kernels' Runtime, and what the library exports.
 #include "tf/launch.h"
 
 #include <algorithm>
@@ -54,8 +54,8 @@ class OpenWork : public std::enable_shared_from_this<OpenWork> {
 
 // On this thread, and on those of the op's workers that come in time. tensorflow::Shard waits for
 // all that it called, however late they wake: with it, 256 K elements took 34 to 90 % longer.
-void OpHost::Run(void* self, int64_t most, Work work) {
-  const auto& threads = static_cast<OpHost*>(self)->threads_;
+void OpRuntime::Run(void* self, int64_t most, Work work) {
+  const auto& threads = static_cast<OpRuntime*>(self)->threads_;
   const int64_t calls =
       std::min<int64_t>({most, threads.num_threads, tensorflow::GetPerThreadMaxParallelism()});
   const auto open = std::make_shared<OpenWork>(work, threads.workers);
@@ -64,14 +64,14 @@ void OpHost::Run(void* self, int64_t most, Work work) {
   open->Close();
 }
 
-void* OpHost::Allocate(void* self, size_t bytes) {
-  auto* host = static_cast<OpHost*>(self);
+void* OpRuntime::Allocate(void* self, size_t bytes) {
+  auto* runtime = static_cast<OpRuntime*>(self);
   tensorflow::Tensor memory;
-  const absl::Status status =
-      host->context_->allocate_temp(tensorflow::DT_UINT8, {static_cast<int64_t>(bytes)}, &memory);
-  host->status_.Update(status);
+  const absl::Status status = runtime->context_->allocate_temp(
+      tensorflow::DT_UINT8, {static_cast<int64_t>(bytes)}, &memory);
+  runtime->status_.Update(status);
   if (!status.ok()) return nullptr;
-  host->scratch_.push_back(memory);
+  runtime->scratch_.push_back(memory);
   return memory.data();
 }
 

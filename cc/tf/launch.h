@@ -5,17 +5,17 @@
 #define LOWBIT_TF_LAUNCH_H_
 
 #include "core/types.h"
-#include "cpu/launch.h"
+#include "cpu/dispatch.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace lowbit {
 
-// The Host of an op. Lives as long as its kernel runs.
-class OpHost {
+// The Runtime of an op. Lives as long as its kernel runs.
+class OpRuntime {
  public:
-  explicit OpHost(tensorflow::OpKernelContext* context)
+  explicit OpRuntime(tensorflow::OpKernelContext* context)
       : context_(context), threads_(*context->device()->tensorflow_cpu_worker_threads()) {}
-  Host host() { return {this, threads_.num_threads, &OpHost::Run, &OpHost::Allocate}; }
+  Runtime runtime() { return {this, threads_.num_threads, &OpRuntime::Run, &OpRuntime::Allocate}; }
 
   // Of a kernel that has not run.
   absl::Status FailedStatus() const {
@@ -36,8 +36,8 @@ class OpHost {
 struct Cpu {
   template <class Recipe>
   static void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe) {
-    OpHost host(c);
-    if (!LaunchCpu(recipe, host.host())) c->SetStatus(host.FailedStatus());
+    OpRuntime runtime(c);
+    if (!LaunchCpu(recipe, runtime.runtime())) c->SetStatus(runtime.FailedStatus());
   }
 };
 
@@ -46,17 +46,6 @@ struct Gpu {
   template <class Recipe>
   static void Launch(tensorflow::OpKernelContext* c, const Recipe& recipe);
 };
-
-// A tensor's elements as the storage type T of the recipes, whose bits are those of TensorFlow's.
-template <typename T>
-const T* Data(const tensorflow::Tensor& tensor) {
-  return static_cast<const T*>(tensor.data());
-}
-
-template <typename T>
-T* Data(tensorflow::Tensor* tensor) {
-  return static_cast<T*>(tensor->data());
-}
 
 }  // namespace lowbit
 

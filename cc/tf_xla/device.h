@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The verbs of the recipes as HLO. Layouts go unread: the shapes of the tensors say the same.
+// The passes of the recipes as HLO.
 #ifndef LOWBIT_TF_XLA_DEVICE_H_
 #define LOWBIT_TF_XLA_DEVICE_H_
 
@@ -14,31 +14,33 @@
 
 namespace lowbit {
 
+// Of statistics S<C> for each index of an axis, or for the whole tensor.
+template <template <class> class S, typename C>
 class HloDevice {
  public:
-  // With statistics for each index of `axis`, or for the whole tensor.
-  HloDevice(xla::XlaBuilder* builder, std::optional<int64_t> axis)
-      : builder_(builder), axis_(axis) {}
+  HloDevice(xla::XlaBuilder* builder, const HloLayout& layout, S<C>* stats)
+      : builder_(builder), axis_(layout.channel_axis), stats_(*stats) {}
 
   // y = f(stats, x...)
-  template <class F, class S, class L, typename T, class... In>
-  void Map(const F& f, const S* stats, const L&, Traced<T>* y, const In*... x) {
-    *y = Traced<T>(f(SpreadAll(*stats, First(x...)), Widen(*x)...));
+  template <class F, typename T, class... In>
+  void Map(const F& f, Traced<T>* y, const In*... x) {
+    *y = Traced<T>(f(SpreadStats(First(x...)), Widen(*x)...));
   }
 
   // r.Finish(joined r(stats, x...), count, stats)
-  template <class R, class S, class L, class... In>
-  void Reduce(const R& r, S* stats, const L&, const In*... x) {
+  template <class R, class... In>
+  void Reduce(const R& r, const In*... x) {
     const xla::XlaOp like = First(x...);
-    const auto terms = r(SpreadAll(*stats, like), Widen(*x)...);
-    r.Finish(JoinAll(r, terms, std::make_integer_sequence<int, R::kTerms>()), Count(like), *stats);
+    const auto terms = r(SpreadStats(like), Widen(*x)...);
+    r.Finish(JoinAll(r, terms, std::make_integer_sequence<int, R::kTerms>()), Count(like), stats_);
   }
 
   // Both. The map sees the statistics as they were before.
-  template <class F, class R, class S, class L, typename T, class... In>
-  void MapReduce(const F& f, const R& r, S* stats, const L& layout, Traced<T>* y, const In*... x) {
-    Map(f, stats, layout, y, x...);
-    Reduce(r, stats, layout, x...);
+  template <class F, class R, typename T, class... In>
+  [[nodiscard]] Last MapAndReduce(const F& f, const R& r, Traced<T>* y, const In*... x) {
+    Map(f, y, x...);
+    Reduce(r, x...);
+    return {};
   }
 
  private:
@@ -55,13 +57,13 @@ class HloDevice {
     return {{Total<R::kJoin[k]>(terms.term[k])...}};
   }
 
-  template <Join join, typename C>
-  D Total(const Symbol<C>& term) const {
+  template <Join join, typename E>
+  D Total(const Symbol<E>& term) const {
     if constexpr (join == Join::kMax) {
       // Magnitudes are ordered as their bits are, NaN above all; XLA's own maximum may lose a NaN.
       const auto max = [](xla::XlaOp a, xla::XlaOp b) { return xla::Max(a, b); };
-      const Symbol<Bits<C>> total(Joined<Bits<C>>(BitsOf(term).In(builder_), axis_, max));
-      return D(BitCast<C>(total));
+      const Symbol<Bits<E>> total(Joined<Bits<E>>(BitsOf(term).In(builder_), axis_, max));
+      return D(BitCast<E>(total));
     } else {
       const auto add = [](xla::XlaOp a, xla::XlaOp b) { return xla::Add(a, b); };
       return D(Joined<double>(D(term).In(builder_), axis_, add));
@@ -87,22 +89,20 @@ class HloDevice {
   }
 
   // Statistics of channels along all of x; those of a whole tensor are scalars, which XLA spreads.
-  template <template <class> class S, typename C>
-  S<C> SpreadAll(const S<C>& stats, xla::XlaOp x) const {
+  S<C> SpreadStats(xla::XlaOp x) const {
     static_assert(std::is_trivially_copyable_v<C>);
-    if (!axis_ || std::is_empty_v<S<C>>) return stats;
+    if (!axis_ || std::is_empty_v<S<C>>) return stats_;
     C field[sizeof(S<C>) / sizeof(C)];
-    std::memcpy(static_cast<void*>(field), &stats, sizeof field);
+    std::memcpy(static_cast<void*>(field), &stats_, sizeof field);
     for (C& value : field) value = Spread(value, x);
     S<C> spread;
     std::memcpy(static_cast<void*>(&spread), field, sizeof field);
     return spread;
   }
 
-  template <typename C>
-  Symbol<C> Spread(const Symbol<C>& channels, xla::XlaOp x) const {
+  C Spread(const C& channels, xla::XlaOp x) const {
     if (channels.known()) return channels;
-    return Symbol<C>(builder_->ReportErrorOrReturn([&]() -> absl::StatusOr<xla::XlaOp> {
+    return C(builder_->ReportErrorOrReturn([&]() -> absl::StatusOr<xla::XlaOp> {
       const auto shape = builder_->GetShape(x);
       if (!shape.ok()) return shape.status();
       xla::XlaOp y =
@@ -118,6 +118,7 @@ class HloDevice {
 
   xla::XlaBuilder* const builder_;
   const std::optional<int64_t> axis_;
+  S<C>& stats_;
 };
 
 }  // namespace lowbit

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <type_traits>
 
 #include "core/math.h"
@@ -300,6 +301,16 @@ struct ScalarOf<E, Traced<T>> {
 template <typename E, typename C>
 struct ScalarOf<E, Symbol<C>> {
   using type = Symbol<E>;
+};
+
+// All that a program says of a layout: the shapes of its tensors say the rest.
+struct HloLayout {
+  std::optional<int64_t> channel_axis;  // none: one channel
+};
+template <typename T>
+struct LayoutsOf<Traced<T>> {
+  using Tensor = HloLayout;
+  using Channels = HloLayout;
 };
 
 inline bool MayBe(const Symbol<bool>& condition) { return !condition.known() || condition.value(); }

@@ -26,6 +26,7 @@ needs no function.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec as _find_spec
 from typing import Any, NamedTuple
 
@@ -108,8 +109,8 @@ def linear_mid_tread_half_quantizer(
     max_value = _kernels.in_ieee(_arguments.max_value, max_value, x)
     result = _arguments.Result(out, "x", x)
     threads = _arguments.threads(threads, x)
-    _kernels.linear(dtype, threads, result.apart_from(x), result.array, bit, max_value)
-    return result.finish()
+    numbers = [bit, max_value]
+    return _run("LinearMidTreadHalfQuantizer", dtype, threads, result, [x], numbers)
 
 
 def linear_mid_tread_half_quantizer_grad(
@@ -141,9 +142,7 @@ def linear_mid_tread_half_quantizer_grad(
     max_value = _kernels.in_ieee(_arguments.max_value, max_value, x)
     result = _arguments.Result(out, "x", x)
     threads = _arguments.threads(threads, x)
-    dy, x = result.apart_from(dy), result.apart_from(x)
-    _kernels.linear_grad(dtype, threads, dy, x, result.array, max_value)
-    return result.finish()
+    return _run("LinearMidTreadHalfQuantizerGrad", dtype, threads, result, [dy, x], [max_value])
 
 
 def binary_mean_scaling_quantizer(
@@ -166,7 +165,9 @@ def binary_mean_scaling_quantizer(
         ValueError: `out` has another shape.
     """
     x, dtype = _arguments.array(x, "x")
-    return _binary(x, dtype, (1, 1, x.size), out, threads)
+    result = _arguments.Result(out, "x", x)
+    threads = _arguments.threads(threads, x)
+    return _run("BinaryMeanScalingQuantizer", dtype, threads, result, [x])
 
 
 def binary_channel_wise_mean_scaling_quantizer(
@@ -194,7 +195,11 @@ def binary_channel_wise_mean_scaling_quantizer(
         ValueError: `x` has rank 0, it has no such axis, or `out` has another shape.
     """
     x, dtype = _arguments.array(x, "x")
-    return _binary(x, dtype, _arguments.layout(x, "x", axis), out, threads)
+    layout = _arguments.layout(x, "x", axis)
+    result = _arguments.Result(out, "x", x)
+    threads = _arguments.threads(threads, x)
+    op = "BinaryChannelWiseMeanScalingQuantizer"
+    return _run(op, dtype, threads, result, [x], layout=layout)
 
 
 def ttq_weight_quantizer(
@@ -231,8 +236,8 @@ def ttq_weight_quantizer(
     threshold = _kernels.in_ieee(_arguments.threshold, threshold, w, 1)
     result = _arguments.Result(out, "weights", w)
     threads = _arguments.threads(threads, w)
-    _kernels.ttq(dtype, threads, result.apart_from(w), *scales, result.array, threshold)
-    return result.finish()
+    inputs = [w, *scales]
+    return _run("TTQWeightQuantizer", dtype, threads, result, inputs, [threshold], choices=[0])
 
 
 def ttq_weight_quantizer_grad(
@@ -275,14 +280,22 @@ def ttq_weight_quantizer_grad(
     dy = _arguments.array_like(dy, "dy", w, "weights")
     scales = _scales(positive, negative, w)
     threshold = _kernels.in_ieee(_arguments.threshold, threshold, w, 1)
-    paper = _arguments.negative_gradient(negative_gradient) == "paper"
+    choice = _arguments.negative_gradient(negative_gradient)
     result = _arguments.Result(out, "weights", w)
     threads = _arguments.threads(threads, w)
-    dy, w = result.apart_from(dy), result.apart_from(w)
-    d_scales = np.empty((), w.dtype), np.empty((), w.dtype)
-    _kernels.ttq_grad(dtype, threads, dy, w, *scales, result.array, *d_scales, threshold, paper)
+    d_scales = [np.empty((), w.dtype), np.empty((), w.dtype)]
+    dw = _run(
+        "TTQWeightQuantizerGrad",
+        dtype,
+        threads,
+        result,
+        [dy, w, *scales],
+        [threshold],
+        choices=[choice],
+        more=d_scales,
+    )
     scalars: list[Any] = [d[()] for d in d_scales]
-    return TTQGradients(result.finish(), *scalars)
+    return TTQGradients(dw, *scalars)
 
 
 def twn_weight_quantizer(
@@ -319,11 +332,10 @@ def twn_weight_quantizer(
     threshold = _kernels.in_ieee(_arguments.threshold, threshold, w)
     axis = _arguments.integer(axis, "axis")
     channels = _arguments.flag(per_channel, "per_channel")
-    layout = _arguments.layout(w, "weights", axis) if channels else (1, 1, w.size)
+    layout = _arguments.layout(w, "weights", axis) if channels else None
     result = _arguments.Result(out, "weights", w)
     threads = _arguments.threads(threads, w)
-    _kernels.twn(dtype, threads, result.apart_from(w), result.array, *layout, threshold)
-    return result.finish()
+    return _run("TWNWeightQuantizer", dtype, threads, result, [w], [threshold], layout)
 
 
 def _scales(
@@ -335,14 +347,32 @@ def _scales(
     )
 
 
-def _binary(
-    x: np.ndarray,
+def _run(
+    op: str,
     dtype: int,
-    layout: tuple[int, int, int],
-    out: np.ndarray | None,
-    threads: int | None,
+    threads: int,
+    result: _arguments.Result,
+    inputs: list[np.ndarray],
+    numbers: Sequence[float] = (),
+    layout: tuple[int, int, int] | None = None,
+    choices: Sequence[int] = (),
+    more: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    result = _arguments.Result(out, "x", x)
-    threads = _arguments.threads(threads, x)
-    _kernels.binary(dtype, threads, result.apart_from(x), result.array, *layout)
+    """Runs an op, and returns its result.
+
+    Args:
+        op: Its name.
+        dtype: The kernels' number of the dtype.
+        threads: How many threads may be used.
+        result: Of the op's first output.
+        inputs: In the op's order, as all that follows.
+        numbers: `bit`, `max_value`, `threshold`.
+        layout: The sizes before, on and behind the channel axis; one channel without it.
+        choices: Attributes that are one of a few words, as indices.
+        more: Further outputs.
+    """
+    apart = [result.apart_from(x) for x in inputs]
+    outputs = [result.array, *more]
+    layout = layout or (1, 1, result.array.size)
+    _kernels.run(op, dtype, threads, apart, outputs, layout, numbers, choices)
     return result.finish()

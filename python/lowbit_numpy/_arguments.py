@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")  # as enum Dtype in cc/numpy/module.cc
+_DTYPES = ("float16", "bfloat16", "float32", "float64")  # as enum Dtype in cc/core/call.h
 _ELEMENTS_A_THREAD = 131072  # half of what the kernels leave to one: two threads from there on
 _MOST_THREADS = 16  # not measured: passes are bound by the memory, which fewer cores saturate
 
@@ -155,12 +155,15 @@ def threshold(value: Any, like: np.ndarray, below: float = math.inf) -> float:
     return rounded
 
 
-def negative_gradient(value: Any) -> str:
-    """The name of a gradient."""
-    if not isinstance(value, str) or value not in ("exact", "paper"):
+_NEGATIVE_GRADIENTS = ("exact", "paper")  # as in cc/core/ttq.h
+
+
+def negative_gradient(value: Any) -> int:
+    """The kernels' number of a gradient."""
+    if not isinstance(value, str) or value not in _NEGATIVE_GRADIENTS:
         given = _shown(value)
         raise ValueError(f"negative_gradient must be one of 'exact', 'paper', got {given}")
-    return value
+    return _NEGATIVE_GRADIENTS.index(value)
 
 
 def threads(value: Any, x: np.ndarray) -> int:

@@ -29,13 +29,14 @@ struct Scratch {
 
 // Queues the call on a stream, with `bytes` of device memory at `scratch`. Returns the cudaError_t;
 // `needed` is how much scratch memory it took.
-LOWBIT_TEST_EXPORT int lowbit_test_launch(const lowbit::Call* call, void* stream, void* scratch,
+LOWBIT_TEST_EXPORT int lowbit_test_launch(const lowbit::TestCall* call, void* stream, void* scratch,
                                           size_t bytes, size_t* needed) {
   lowbit::Scratch memory{static_cast<char*>(scratch), bytes, 0};
-  const lowbit::CudaHost host{&memory, static_cast<cudaStream_t>(stream),
-                              &lowbit::Scratch::Allocate};
-  const cudaError_t error = lowbit::WithRecipe(
-      *call, [&](const auto& recipe) { return lowbit::LaunchCuda(recipe, host); });
+  const lowbit::CudaRuntime runtime{&memory, static_cast<cudaStream_t>(stream),
+                                    &lowbit::Scratch::Allocate};
+  cudaError_t error = cudaSuccess;
+  lowbit::WithRecipe(*call,
+                     [&](const auto& recipe) { error = lowbit::LaunchCuda(recipe, runtime); });
   *needed = memory.used;
   return static_cast<int>(error);
 }

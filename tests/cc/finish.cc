@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the CUDA kernels join the parts of a reduction, alone: for more parts than any tensor of the
-// tests has.
+// How the CUDA kernels join the partials of a reduction, alone: for more partials than any tensor
+// of the tests has.
 #include <cuda_runtime.h>
 
 #include "cuda/device.cuh"
@@ -17,25 +17,25 @@ struct SumAndMax {
 };
 
 template <int kThreads>
-void Finish(const Layout layout, const double* part, Totals<SumAndMax::kTerms>* stats) {
+void Finish(const Layout layout, const double* partials, Totals<SumAndMax::kTerms>* stats) {
   LOWBIT_DYNAMIC_SHARED(double, shared);
-  FinishChannels<kThreads>(SumAndMax{}, Plan(layout, kMaxWidth), part, blockIdx.x, gridDim.x,
+  FinishChannels<kThreads>(SumAndMax{}, Plan(layout, kMaxWidth), partials, blockIdx.x, gridDim.x,
                            shared, stats);
 }
 
 }  // namespace
 }  // namespace lowbit::cuda
 
-// Of part[parts][2][channels], the stats[channels][2]. 128 or 256 threads a block, as in Crew.
-// Returns the cudaError_t.
+// Of partials[n][2][channels], the stats[channels][2]. 128 or 256 threads a block, as in
+// BlockPolicy. Returns the cudaError_t.
 LOWBIT_TEST_EXPORT int lowbit_test_finish(int blocks, int threads, int64_t outer, int64_t channels,
-                                          int64_t inner, const double* part, void* stats) {
+                                          int64_t inner, const double* partials, void* stats) {
   namespace cuda = lowbit::cuda;
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(blocks);
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = threads * sizeof(double);
   return cudaLaunchKernelEx(&config, threads == 128 ? cuda::Finish<128> : cuda::Finish<256>,
-                            lowbit::Layout{outer, channels, inner}, part,
+                            lowbit::Layout{outer, channels, inner}, partials,
                             static_cast<lowbit::Totals<2>*>(stats));
 }

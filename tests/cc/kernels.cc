@@ -11,8 +11,9 @@
 #include <vector>
 
 #include "core/plan.h"
-#include "cpu/launch.h"
-#include "numpy/thread_host.h"
+#include "cpu/dispatch.h"
+#include "cpu/thread_runtime.h"
+#include "describe.h"
 
 namespace lowbit {
 namespace {
@@ -56,27 +57,29 @@ class GuardedMemory {
   std::vector<Pages> pages_;
 };
 
-bool RunCall(const Call& call) {
-  ThreadHost threads_and_memory(call.threads);
+bool RunCall(const TestCall& call) {
+  ThreadRuntime threads_and_memory(call.threads);
   GuardedMemory guarded(call.guard_allocations == 1);
-  Host host = threads_and_memory.host();
-  const Host threads = host;
+  Runtime runtime = threads_and_memory.runtime();
+  const Runtime threads = runtime;
   struct Both {
-    const Host& threads;
+    const Runtime& threads;
     GuardedMemory& memory;
   } both{threads, guarded};
   if (call.guard_allocations != 0) {
-    host.context = &both;
-    host.run = [](void* self, int64_t most, Work work) {
-      const Host& threads = static_cast<Both*>(self)->threads;
+    runtime.context = &both;
+    runtime.run = [](void* self, int64_t most, Work work) {
+      const Runtime& threads = static_cast<Both*>(self)->threads;
       threads.run(threads.context, most, work);
     };
-    host.allocate = [](void* self, size_t bytes) {
+    runtime.allocate = [](void* self, size_t bytes) {
       return GuardedMemory::Allocate(&static_cast<Both*>(self)->memory, bytes);
     };
   }
-  if (call.fail_allocations) host.allocate = [](void*, size_t) -> void* { return nullptr; };
-  return WithRecipe(call, [&](const auto& recipe) { return LaunchCpu(recipe, host); });
+  if (call.fail_allocations) runtime.allocate = [](void*, size_t) -> void* { return nullptr; };
+  bool ok = false;
+  WithRecipe(call, [&](const auto& recipe) { ok = LaunchCpu(recipe, runtime); });
+  return ok;
 }
 
 constexpr size_t kStackBytes = size_t{1} << 20;
@@ -100,13 +103,15 @@ size_t StackBytesOf(void* (*function)(void*), void* argument) {
 }  // namespace
 }  // namespace lowbit
 
-LOWBIT_TEST_EXPORT int lowbit_test_run(const lowbit::Call* call) { return lowbit::RunCall(*call); }
+LOWBIT_TEST_EXPORT int lowbit_test_run(const lowbit::TestCall* call) {
+  return lowbit::RunCall(*call);
+}
 
 // The stack that a call takes, in bytes; 0 where it could not be run.
-LOWBIT_TEST_EXPORT int64_t lowbit_test_stack_bytes(lowbit::Call* call) {
+LOWBIT_TEST_EXPORT int64_t lowbit_test_stack_bytes(lowbit::TestCall* call) {
   const auto nothing = [](void*) -> void* { return nullptr; };
   const auto run = [](void* self) -> void* {
-    return lowbit::RunCall(*static_cast<lowbit::Call*>(self)) ? self : nullptr;
+    return lowbit::RunCall(*static_cast<lowbit::TestCall*>(self)) ? self : nullptr;
   };
   const size_t least = lowbit::StackBytesOf(nothing, nullptr);
   const size_t bytes = lowbit::StackBytesOf(run, call);
@@ -115,13 +120,19 @@ LOWBIT_TEST_EXPORT int64_t lowbit_test_stack_bytes(lowbit::Call* call) {
 
 // Of a task on a CPU, in this order: whether there is another one after it, rows, width, ragged
 // elements, channels, copies, and the first channel.
-LOWBIT_TEST_EXPORT void lowbit_test_piece(int64_t outer, int64_t channels, int64_t inner,
-                                          int max_width, int64_t task, int64_t* fields) {
+LOWBIT_TEST_EXPORT void lowbit_test_tile(int64_t outer, int64_t channels, int64_t inner,
+                                         int max_width, int64_t task, int64_t* fields) {
   const lowbit::Plan plan(lowbit::Layout{outer, channels, inner}, max_width);
-  const lowbit::Piece piece = plan.At(task);
-  const int64_t found[] = {task + 1 < plan.tasks(), piece.rows,   piece.width,  piece.ragged,
-                           piece.channels,          piece.copies, piece.channel};
+  const lowbit::Tile tile = plan.At(task);
+  const int64_t found[] = {task + 1 < plan.tasks(), tile.rows,   tile.width,  tile.ragged,
+                           tile.channels,           tile.copies, tile.channel};
   std::copy(std::begin(found), std::end(found), fields);
+}
+
+// The ops, as describe.h has them.
+LOWBIT_TEST_EXPORT const char* lowbit_test_ops() {
+  static const std::string ops = lowbit::DescribeOps();
+  return ops.c_str();
 }
 
 LOWBIT_TEST_EXPORT const char* lowbit_test_isa() { return lowbit::ActiveIsa(); }

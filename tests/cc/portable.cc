@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs every recipe on fixed data, in every dtype, and prints a hash of the outputs' bits: what
+// Runs every op on fixed data, in every dtype, and prints a hash of the outputs' bits: what
 // tests/test_arm64.py compares between processors.
 #include <cinttypes>
 #include <cstdio>
 #include <iterator>
+#include <list>
+#include <utility>
 #include <vector>
 
-#include "core/float16.h"
-#include "core/math.h"
-#include "cpu/launch.h"
-#include "kernels.h"
-#include "numpy/thread_host.h"
+#include "core/call.h"
+#include "core/convert.h"
+#include "cpu/dispatch.h"
+#include "cpu/thread_runtime.h"
 
 namespace lowbit {
 namespace {
 
-const char* const kKernels[] = {"linear", "linear_grad", "binary", "ttq", "ttq_grad", "twn"};
 const char* const kDtypes[] = {"float16", "bfloat16", "float32", "float64"};
-constexpr int kInputs[] = {1, 2, 1, 3, 4, 1};   // of each kernel
-constexpr int kTensors[] = {1, 2, 1, 1, 2, 1};  // of these, the first ones; the others are scales
-constexpr int kOutputs[] = {1, 1, 1, 1, 3, 1};
 
 constexpr Layout kLayouts[] = {{1, 1, 0},     {1, 1, 1},   {1, 1, 37},    {1, 1, 4099},
                                {1, 1, 70001}, {9, 5, 1},   {576, 64, 1},  {3, 5000, 1},
@@ -77,53 +74,79 @@ void Hash(const std::vector<T>& x, uint64_t& hash) {
   }
 }
 
+// Answers an op's Bind with arrays.
 template <typename T>
-bool Print(int kernel, int dtype, const Layout& layout, bool special) {
-  Random random;
-  std::vector<std::vector<T>> inputs;
-  std::vector<std::vector<T>> outputs;
-  Call call{};
-  for (int i = 0; i < kInputs[kernel]; ++i) {
-    const bool tensor = i < kTensors[kernel];
-    inputs.push_back(Tensor<T>(random, tensor ? layout.size() : 1, special && tensor));
-    call.input[i] = inputs.back().data();
+class Arrays {
+ public:
+  Arrays(const Layout& layout, bool special) : layout_(layout), special_(special) {}
+
+  const T* Tensor(const char*) { return In(lowbit::Tensor<T>(random_, layout_.size(), special_)); }
+  const T* Scalar(const char*) { return In(lowbit::Tensor<T>(random_, 1, false)); }
+  T* TensorOutput(const char*) { return Out(layout_.size()); }
+  T* ScalarOutput(const char*) { return Out(1); }
+  int Bit(const char*) { return 3; }
+  Compute<T> MaxValue(const char*) { return static_cast<Compute<T>>(0.7); }
+  double Threshold(const char*, double) { return 0.7; }
+  template <int n>
+  int Choice(const char*, const char* const (&)[n]) {
+    return 0;
   }
-  for (int i = 0; i < kOutputs[kernel]; ++i) {
-    outputs.emplace_back(i == 0 ? layout.size() : 1);
-    call.output[i] = outputs.back().data();
+  PerTensor TensorLayout() { return PerTensor(layout_.size()); }
+  Layout ChannelLayout(const char*) { return layout_; }
+  Layout ChannelLayoutIf(const char*, const char*) { return layout_; }
+
+  uint64_t HashOfOutputs() const {
+    uint64_t hash = 14695981039346656037u;
+    for (const auto& output : outputs_) Hash(output, hash);
+    return hash;
   }
-  call.kernel = kernel;
-  call.dtype = dtype;
-  call.outer = layout.outer;
-  call.channels = layout.channels;
-  call.inner = layout.inner;
-  call.bit = 3;
-  call.hyper = 0.7;
-  ThreadHost one_thread(1);
-  const Host host = one_thread.host();
-  if (!WithRecipe<T>(call, [&](const auto& recipe) { return LaunchCpu(recipe, host); })) {
-    return false;
+
+ private:
+  const T* In(std::vector<T> x) {
+    inputs_.push_back(std::move(x));
+    return inputs_.back().data();
   }
-  uint64_t hash = 14695981039346656037u;
-  for (const auto& output : outputs) Hash(output, hash);
-  std::printf("%s %s [%" PRId64 ", %" PRId64 ", %" PRId64 "]%s: %016" PRIx64 "\n", kKernels[kernel],
+  T* Out(int64_t size) {
+    outputs_.emplace_back(size);
+    return outputs_.back().data();
+  }
+
+  const Layout layout_;
+  const bool special_;
+  Random random_;
+  std::list<std::vector<T>> inputs_;
+  std::list<std::vector<T>> outputs_;
+};
+
+template <class Op, typename T>
+bool Print(const char* op, int dtype, const Layout& layout, bool special) {
+  Arrays<T> arrays(layout, special);
+  ThreadRuntime one_thread(1);
+  const bool ok = LaunchCpu(Op::template Bind<T>(arrays), one_thread.runtime());
+  std::printf("%s %s [%" PRId64 ", %" PRId64 ", %" PRId64 "]%s: %016" PRIx64 "\n", op,
               kDtypes[dtype], layout.outer, layout.channels, layout.inner,
-              special ? " special" : "", hash);
-  return true;
+              special ? " special" : "", arrays.HashOfOutputs());
+  return ok;
+}
+
+template <class Op>
+bool PrintAll(const char* op) {
+  bool ok = true;
+  for (const Layout& layout : kLayouts) {
+    for (bool special : {false, true}) {
+      ok = ok && Print<Op, Half>(op, kHalf, layout, special) &&
+           Print<Op, Bfloat16>(op, kBfloat16, layout, special) &&
+           Print<Op, float>(op, kFloat, layout, special) &&
+           Print<Op, double>(op, kDouble, layout, special);
+    }
+  }
+  return ok;
 }
 
 bool PrintAll() {
   bool ok = true;
-  for (int kernel = kLinear; kernel <= kTwn; ++kernel) {
-    for (const Layout& layout : kLayouts) {
-      for (bool special : {false, true}) {
-        ok = ok && Print<Half>(kernel, kHalf, layout, special) &&
-             Print<Bfloat16>(kernel, kBfloat16, layout, special) &&
-             Print<float>(kernel, kFloat, layout, special) &&
-             Print<double>(kernel, kDouble, layout, special);
-      }
-    }
-  }
+#define LOWBIT_OP(Op) ok = ok && PrintAll<Op>(#Op);
+#include "core/kernels.inc"
   return ok;
 }
 

@@ -12,10 +12,17 @@
 
 namespace lowbit::fuzz {
 
+enum Kernel { kLinear, kLinearGrad, kBinary, kTtq, kTtqGrad, kTwn, kKernels };
 constexpr const char* kKernelNames[] = {"linear", "linear_grad", "binary",
                                         "ttq",    "ttq_grad",    "twn"};
+// One of each recipe.
+constexpr const char* kOps[] = {"LinearMidTreadHalfQuantizer",
+                                "LinearMidTreadHalfQuantizerGrad",
+                                "BinaryChannelWiseMeanScalingQuantizer",
+                                "TTQWeightQuantizer",
+                                "TTQWeightQuantizerGrad",
+                                "TWNWeightQuantizer"};
 constexpr const char* kDtypeNames[] = {"float16", "bfloat16", "float32", "float64"};
-constexpr int kKernels = 6;
 constexpr int kInputs[kKernels] = {1, 2, 1, 3, 4, 1};   // of each kernel
 constexpr int kTensors[kKernels] = {1, 2, 1, 1, 2, 1};  // of these, the first ones; then scales
 constexpr int kOutputs[kKernels] = {1, 1, 1, 1, 3, 1};  // a tensor, then scalars

@@ -15,15 +15,15 @@ constexpr long double kLargestSum = 1e308L;
 
 class Check {
  public:
-  explicit Check(const Call& call)
-      : call_(call), size_(call.outer * call.channels * call.inner), dtype_(call.dtype) {}
+  Check(const Case& c, const TestCall& call)
+      : case_(c), call_(call), size_(c.layout.size()), dtype_(c.dtype) {}
 
   std::string Result() {
     if (size_ == 0) {
       CheckEmpty();
       return message_;
     }
-    switch (call_.kernel) {
+    switch (case_.kernel) {
       case kLinear:
         Linear();
         break;
@@ -42,6 +42,8 @@ class Check {
       case kTwn:
         ForChannels([this](int64_t c) { Twn(c); });
         break;
+      default:
+        Fail("no formula is known");
     }
     return message_;
   }
@@ -71,7 +73,7 @@ class Check {
   }
 
   void CheckEmpty() {
-    if (call_.kernel != kTtqGrad) return;
+    if (case_.kernel != kTtqGrad) return;
     for (int output : {1, 2}) {
       if (Out(output, 0) != 0) Fail("output ", output, " must be 0, got ", Out(output, 0));
     }
@@ -91,8 +93,8 @@ class Check {
   }
 
   void Linear() {
-    const double max = C(call_.hyper);
-    const double n = std::ldexp(1.0, call_.bit) - 1;
+    const double max = C(case_.hyper);
+    const double n = std::ldexp(1.0, case_.bit) - 1;
     const double per_unit = C(n / max);
     const double step = C(max / n);
     for (int64_t i = 0; i < size_; ++i) {
@@ -100,9 +102,9 @@ class Check {
       const double clipped = x > max ? max : x > 0 ? x : 0;
       const double level = std::round(C(clipped * per_unit));
       double y = level >= C(n) || clipped == max ? max : C(level * step);
-      if (call_.bit == 32) y = clipped;
+      if (case_.bit == 32) y = clipped;
       if (std::isnan(x)) y = x;
-      if (std::isinf(per_unit) && call_.bit < 32 && clipped < max && !std::isnan(x)) {
+      if (std::isinf(per_unit) && case_.bit < 32 && clipped < max && !std::isnan(x)) {
         TinyStep(i, clipped, max, n);
       } else {
         Exact(0, i, y);
@@ -126,7 +128,7 @@ class Check {
   }
 
   void LinearGrad() {
-    const double max = C(call_.hyper);
+    const double max = C(case_.hyper);
     for (int64_t i = 0; i < size_; ++i) {
       const double x = In(1, i);
       Exact(0, i, std::isnan(x) ? x : x > 0 && x < max ? In(0, i) : 0);
@@ -173,7 +175,7 @@ class Check {
 
   // Nothing exceeds 0 times infinity.
   double Threshold(double statistic) const {
-    const double t = call_.hyper * statistic;
+    const double t = case_.hyper * statistic;
     return C(std::isnan(t) ? statistic : t);
   }
 
@@ -201,7 +203,7 @@ class Check {
       const double dw = region == 0 ? dy : C(dy * In(1 + region, 0));
       Exact(0, i, std::isnan(t) ? t : dw);
     }
-    if (!call_.paper) sums[1] = -sums[1];
+    if (!case_.paper) sums[1] = -sums[1];
     for (int k : {0, 1}) CheckSum(1 + k, std::isnan(t) ? t : sums[k], magnitudes[k]);
   }
 
@@ -241,7 +243,8 @@ class Check {
     CheckScale(channel, scale, [&](int64_t i) { return !is_kept(i) ? 0 : In(0, i) < 0 ? -1 : 1; });
   }
 
-  const Call& call_;
+  const Case& case_;
+  const TestCall& call_;
   const int64_t size_;
   const int dtype_;
   std::string message_;
@@ -249,6 +252,6 @@ class Check {
 
 }  // namespace
 
-std::string Wrong(const Call& call) { return Check(call).Result(); }
+std::string Wrong(const Case& c, const TestCall& call) { return Check(c, call).Result(); }
 
 }  // namespace lowbit::fuzz

@@ -5,13 +5,13 @@
 
 #include <string>
 
-#include "kernels.h"
+#include "cases.h"
 
 namespace lowbit::fuzz {
 
-// What is wrong with the outputs of a call, whose arrays hold its inputs and outputs; "" if
+// What is wrong with the outputs of a case's call, whose arrays hold its inputs and outputs; "" if
 // nothing is.
-std::string Wrong(const Call& call);
+std::string Wrong(const Case& c, const TestCall& call);
 
 }  // namespace lowbit::fuzz
 

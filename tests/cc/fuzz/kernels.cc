@@ -17,11 +17,11 @@
 #include <string>
 
 #include "cases.h"
-#include "cpu/launch.h"
+#include "cpu/dispatch.h"
 #include "expected.h"
-#include "host.h"
 #include "memory.h"
 #include "numbers.h"
+#include "runtime.h"
 
 namespace lowbit::fuzz {
 namespace {
@@ -128,7 +128,7 @@ class Fuzzer {
     Manner plain;
     plain.shared = shared;
     if (!Launch(number, c, plain)) return;
-    const std::string wrong = Wrong(call_);
+    const std::string wrong = Wrong(c, call_);
     if (!wrong.empty()) Report(number, c, plain, wrong);
     std::swap(expected_, outputs_);
     for (const char* level : kLevels) {
@@ -158,17 +158,16 @@ class Fuzzer {
     // Each thread has some for a task's sums; of an empty tensor there is no task.
     const int64_t size = c.layout.size();
     const int64_t most_bytes = size > 0 ? 64 * size + m.threads * kThreadBytes : kFewBytes;
-    HostileHost host(workers_, scratch_, m.threads, m.helpers, m.fail_at, most_bytes, m.seed);
+    HostileRuntime runtime(workers_, scratch_, m.threads, m.helpers, m.fail_at, most_bytes, m.seed);
     bool ok = false;
     bool changed = false;
     // Scalars are the caller's to read: a recipe is made in its usual arithmetic.
     const auto run = [&](const auto& recipe) {
       const unsigned own = GetArithmetic();
       SetArithmetic(m.arithmetic);
-      ok = LaunchCpu(recipe, host.host());
+      ok = LaunchCpu(recipe, runtime.runtime());
       changed = GetArithmetic() != m.arithmetic;
       SetArithmetic(own);
-      return ok;
     };
     const auto launch = [&] { WithRecipe(call_, run); };
     if (m.on_small_stack) {
@@ -178,8 +177,9 @@ class Fuzzer {
     }
     journal_[1] = journal_[1] + 1;
     if (changed) Report(number, c, m, "left the caller's arithmetic changed");
-    if (host.problem() != nullptr) Report(number, c, m, host.problem());
-    if (ok == host.out_of_memory()) Report(number, c, m, ok ? "hides a lack of memory" : "failed");
+    if (runtime.problem() != nullptr) Report(number, c, m, runtime.problem());
+    if (ok == runtime.out_of_memory())
+      Report(number, c, m, ok ? "hides a lack of memory" : "failed");
     CheckArrays(number, c, m, ok);
     return ok;
   }
@@ -187,14 +187,15 @@ class Fuzzer {
   // Arrays of the call in slots, each in a place of its own.
   void TakeArrays(Random& random, const Case& c, const Manner& m) {
     call_ = {};
-    call_.kernel = c.kernel;
+    call_.op = kOps[c.kernel];
     call_.dtype = c.dtype;
     call_.outer = c.layout.outer;
     call_.channels = c.layout.channels;
     call_.inner = c.layout.inner;
-    call_.bit = c.bit;
-    call_.paper = c.paper;
-    call_.hyper = c.hyper;
+    double* number = call_.number;
+    if (c.kernel == kLinear) *number++ = c.bit;
+    *number = c.hyper;
+    call_.choice[0] = c.paper;
     for (int i = 0; i < kInputs[c.kernel]; ++i) {
       const bool again = m.shared && i > 0 && i != kTensors[c.kernel];
       if (again) {
@@ -269,7 +270,7 @@ class Fuzzer {
   Slot inputs_[4];
   Slot outputs_in_[3];
   std::vector<Slot> scratch_{8};
-  Call call_{};
+  TestCall call_{};
   Bytes expected_[3];
   Bytes outputs_[3];
   int64_t own_journal_[3] = {};

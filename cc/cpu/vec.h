@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pack<C>: one native register of C on the compiler's vectors, with the vocabulary of core/math.h.
+// Vec<C>: one native register of C on the compiler's vectors, with the vocabulary of core/math.h.
 // Included by kernels.cc alone, once per instruction set.
 //
 // A vector wider than the register is scalarised by GCC 12 (10x slower), so nothing here is.
-#ifndef LOWBIT_CPU_PACK_H_
-#define LOWBIT_CPU_PACK_H_
+#ifndef LOWBIT_CPU_VEC_H_
+#define LOWBIT_CPU_VEC_H_
 
 #if defined(__SSE2__)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -21,7 +21,7 @@
 #include <arm_neon.h>
 #endif
 
-#include "core/float16.h"
+#include "core/convert.h"
 #include "core/math.h"
 
 namespace lowbit::LOWBIT_ISA {
@@ -96,7 +96,7 @@ LOWBIT_HD auto RoundedHalfUp(Vector a) {
 #endif
 
 template <typename C>
-struct Pack {
+struct Vec {
   static constexpr int kLanes = kRegisterBytes / sizeof(C);
   using Vector = typename VectorOf<C, kLanes>::Type;
   using Bits = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;
@@ -104,45 +104,45 @@ struct Pack {
 
   Vector v;
 
-  Pack() = default;
-  LOWBIT_HD Pack(Vector vector) : v(vector) {}
+  Vec() = default;
+  LOWBIT_HD Vec(Vector vector) : v(vector) {}
   // x - 0 is x for every x, -0 too, so that nothing but a broadcast is left of it.
-  LOWBIT_HD explicit Pack(C x) : v(x - Vector{}) {}
-  LOWBIT_HD explicit Pack(int x) : Pack(static_cast<C>(x)) {}
+  LOWBIT_HD explicit Vec(C x) : v(x - Vector{}) {}
+  LOWBIT_HD explicit Vec(int x) : Vec(static_cast<C>(x)) {}
 
-  LOWBIT_HD friend Pack operator+(Pack a, Pack b) { return a.v + b.v; }
-  LOWBIT_HD friend Pack operator-(Pack a, Pack b) { return a.v - b.v; }
-  LOWBIT_HD friend Pack operator*(Pack a, Pack b) { return a.v * b.v; }
-  LOWBIT_HD friend Pack operator-(Pack a) { return -a.v; }
-  LOWBIT_HD friend Mask operator<(Pack a, Pack b) { return a.v < b.v; }
-  LOWBIT_HD friend Mask operator>(Pack a, Pack b) { return a.v > b.v; }
-  LOWBIT_HD friend Mask operator<=(Pack a, Pack b) { return a.v <= b.v; }
-  LOWBIT_HD friend Mask operator>=(Pack a, Pack b) { return a.v >= b.v; }
-  LOWBIT_HD friend Mask operator==(Pack a, Pack b) { return a.v == b.v; }
-  LOWBIT_HD friend Mask operator!=(Pack a, Pack b) { return a.v != b.v; }
-  LOWBIT_HD friend Pack Select(Mask mask, Pack yes, Pack no) { return mask ? yes.v : no.v; }
+  LOWBIT_HD friend Vec operator+(Vec a, Vec b) { return a.v + b.v; }
+  LOWBIT_HD friend Vec operator-(Vec a, Vec b) { return a.v - b.v; }
+  LOWBIT_HD friend Vec operator*(Vec a, Vec b) { return a.v * b.v; }
+  LOWBIT_HD friend Vec operator-(Vec a) { return -a.v; }
+  LOWBIT_HD friend Mask operator<(Vec a, Vec b) { return a.v < b.v; }
+  LOWBIT_HD friend Mask operator>(Vec a, Vec b) { return a.v > b.v; }
+  LOWBIT_HD friend Mask operator<=(Vec a, Vec b) { return a.v <= b.v; }
+  LOWBIT_HD friend Mask operator>=(Vec a, Vec b) { return a.v >= b.v; }
+  LOWBIT_HD friend Mask operator==(Vec a, Vec b) { return a.v == b.v; }
+  LOWBIT_HD friend Mask operator!=(Vec a, Vec b) { return a.v != b.v; }
+  LOWBIT_HD friend Vec Select(Mask mask, Vec yes, Vec no) { return mask ? yes.v : no.v; }
 
-  LOWBIT_HD friend Pack Abs(Pack a) {
+  LOWBIT_HD friend Vec Abs(Vec a) {
     constexpr Bits kMagnitude = sizeof(C) == 4 ? Bits{0x7fffffff} : Bits(0x7fffffffffffffff);
     return reinterpret_cast<Vector>(reinterpret_cast<Mask>(a.v) & kMagnitude);
   }
 
-  LOWBIT_HD friend Pack AtLeast(Pack low, Pack x) { return Larger(low.v, x.v); }
-  LOWBIT_HD friend Pack Max(Pack a, Pack b) { return Select(IsNan(a), a, Pack(Larger(a.v, b.v))); }
+  LOWBIT_HD friend Vec AtLeast(Vec low, Vec x) { return Larger(low.v, x.v); }
+  LOWBIT_HD friend Vec Max(Vec a, Vec b) { return Select(IsNan(a), a, Vec(Larger(a.v, b.v))); }
 
-  LOWBIT_HD friend Pack RoundHalfUp(Pack a) { return RoundedHalfUp(a.v); }
+  LOWBIT_HD friend Vec RoundHalfUp(Vec a) { return RoundedHalfUp(a.v); }
 };
 
 // Loads widen to Compute<T>, stores narrow from it. `stream` bypasses the cache and wants a store
 // address aligned to the size of the store.
-LOWBIT_HD Pack<float> Load(const float* p) {
-  Pack<float> x;
+LOWBIT_HD Vec<float> Load(const float* p) {
+  Vec<float> x;
   __builtin_memcpy(&x.v, p, sizeof x.v);
   return x;
 }
 
-LOWBIT_HD Pack<double> Load(const double* p) {
-  Pack<double> x;
+LOWBIT_HD Vec<double> Load(const double* p) {
+  Vec<double> x;
   __builtin_memcpy(&x.v, p, sizeof x.v);
   return x;
 }
@@ -168,12 +168,12 @@ LOWBIT_HD void StoreVector(void* p, Vector v) {
 }
 
 template <bool stream>
-LOWBIT_HD void Store(float* p, Pack<float> x) {
+LOWBIT_HD void Store(float* p, Vec<float> x) {
   StoreVector<stream>(p, x.v);
 }
 
 template <bool stream>
-LOWBIT_HD void Store(double* p, Pack<double> x) {
+LOWBIT_HD void Store(double* p, Vec<double> x) {
   StoreVector<stream>(p, x.v);
 }
 
@@ -184,7 +184,7 @@ LOWBIT_HD void StreamFence() {
 #endif
 }
 
-constexpr int kFloats = Pack<float>::kLanes;
+constexpr int kFloats = Vec<float>::kLanes;
 using HalfBits = VectorOf<uint16_t, kFloats>::Type;
 using FloatBits = VectorOf<uint32_t, kFloats>::Type;
 
@@ -226,12 +226,12 @@ LOWBIT_HD void StoreUpper(void* p, FloatBits bits) {
 #endif
 }
 
-LOWBIT_HD Pack<float> Load(const Bfloat16* p) {
-  return reinterpret_cast<Pack<float>::Vector>(LoadUpper(p));
+LOWBIT_HD Vec<float> Load(const Bfloat16* p) {
+  return reinterpret_cast<Vec<float>::Vector>(LoadUpper(p));
 }
 
 template <bool stream>
-LOWBIT_HD void Store(Bfloat16* p, Pack<float> x) {
+LOWBIT_HD void Store(Bfloat16* p, Vec<float> x) {
   const FloatBits bits = reinterpret_cast<FloatBits>(x.v);
   const FloatBits rounded = bits + 0x7fffu + (bits >> 16 & 1u);
   StoreUpper<stream>(p, x.v != x.v ? bits | 0x400000u : rounded);
@@ -249,7 +249,7 @@ LOWBIT_HD Vector Opaque(Vector v) {
   return v;
 }
 
-LOWBIT_HD Pack<float> Load(const Half* p) {
+LOWBIT_HD Vec<float> Load(const Half* p) {
 #if defined(__AVX512F__)
   return Opaque(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 #elif defined(__F16C__)
@@ -257,14 +257,14 @@ LOWBIT_HD Pack<float> Load(const Half* p) {
 #elif defined(__aarch64__)
   return Opaque(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits))));
 #else
-  Pack<float> x;
+  Vec<float> x;
   for (int lane = 0; lane < kFloats; ++lane) x.v[lane] = Widen(p[lane]);
   return x;
 #endif
 }
 
 template <bool stream>
-LOWBIT_HD void Store(Half* p, Pack<float> x) {
+LOWBIT_HD void Store(Half* p, Vec<float> x) {
 #if defined(__AVX512F__)
   StoreVector<stream>(p, _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__F16C__)
@@ -277,39 +277,39 @@ LOWBIT_HD void Store(Half* p, Pack<float> x) {
 }
 
 // What a load or store covers: all lanes, or the first `count` (a load puts zeros behind them).
-struct WholePack {};
+struct WholeVec {};
 
 template <typename T>
-LOWBIT_HD Pack<Compute<T>> Load(const T* p, WholePack) {
+LOWBIT_HD Vec<Compute<T>> Load(const T* p, WholeVec) {
   return Load(p);
 }
 
 template <bool stream, typename T>
-LOWBIT_HD void Store(T* p, WholePack, Pack<Compute<T>> x) {
+LOWBIT_HD void Store(T* p, WholeVec, Vec<Compute<T>> x) {
   Store<stream>(p, x);
 }
 
 template <typename T>
-LOWBIT_HD Pack<Compute<T>> Load(const T* p, int64_t count) {
-  T lanes[Pack<Compute<T>>::kLanes] = {};
+LOWBIT_HD Vec<Compute<T>> Load(const T* p, int64_t count) {
+  T lanes[Vec<Compute<T>>::kLanes] = {};
   __builtin_memcpy(lanes, p, count * sizeof(T));
   return Load(lanes);
 }
 
 template <bool stream, typename T>
-LOWBIT_HD void Store(T* p, int64_t count, Pack<Compute<T>> x) {
-  T lanes[Pack<Compute<T>>::kLanes];
+LOWBIT_HD void Store(T* p, int64_t count, Vec<Compute<T>> x) {
+  T lanes[Vec<Compute<T>>::kLanes];
   Store<false>(lanes, x);
   __builtin_memcpy(p, lanes, count * sizeof(T));
 }
 
-// The two halves of a float pack as doubles.
+// The two halves of a float vector as doubles.
 struct Widened {
-  Pack<double> low;
-  Pack<double> high;
+  Vec<double> low;
+  Vec<double> high;
 };
 
-LOWBIT_HD Widened ToDouble(Pack<float> x) {
+LOWBIT_HD Widened ToDouble(Vec<float> x) {
 #if defined(__AVX512F__)
   return {_mm512_cvtps_pd(_mm512_castps512_ps256(x.v)),
           _mm512_cvtps_pd(_mm512_extractf32x8_ps(x.v, 1))};
@@ -321,7 +321,7 @@ LOWBIT_HD Widened ToDouble(Pack<float> x) {
 #elif defined(__aarch64__)
   return {vcvt_f64_f32(vget_low_f32(x.v)), vcvt_high_f64_f32(x.v)};
 #else
-  constexpr int kHalf = Pack<double>::kLanes;
+  constexpr int kHalf = Vec<double>::kLanes;
   Widened wide;
   for (int lane = 0; lane < kHalf; ++lane) {
     wide.low.v[lane] = x.v[lane];
@@ -333,4 +333,4 @@ LOWBIT_HD Widened ToDouble(Pack<float> x) {
 
 }  // namespace lowbit::LOWBIT_ISA
 
-#endif  // LOWBIT_CPU_PACK_H_
+#endif  // LOWBIT_CPU_VEC_H_

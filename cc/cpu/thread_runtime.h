@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plain threads and malloc behind the kernels' Host.
-#ifndef LOWBIT_NUMPY_THREAD_HOST_H_
-#define LOWBIT_NUMPY_THREAD_HOST_H_
+// Plain threads and malloc behind the kernels' Runtime.
+#ifndef LOWBIT_CPU_THREAD_RUNTIME_H_
+#define LOWBIT_CPU_THREAD_RUNTIME_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -12,17 +12,17 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/host.h"
+#include "cpu/runtime.h"
 
 namespace lowbit {
 
 // Threads live for one pass over an array: a pool would not survive a fork, and the kernels ask for
 // threads only where a pass takes longer than starting them.
-class ThreadHost {
+class ThreadRuntime {
  public:
-  explicit ThreadHost(int64_t threads) : threads_(threads) {}
+  explicit ThreadRuntime(int64_t threads) : threads_(threads) {}
 
-  Host host() { return {this, threads_, &ThreadHost::Run, &ThreadHost::Allocate}; }
+  Runtime runtime() { return {this, threads_, &ThreadRuntime::Run, &ThreadRuntime::Allocate}; }
 
  private:
   struct Free {
@@ -31,7 +31,7 @@ class ThreadHost {
 
   // The calling thread is one of them, so that the work is done even where none can be started.
   static void Run(void* self, int64_t most, Work work) {
-    const int64_t threads = static_cast<ThreadHost*>(self)->threads_;
+    const int64_t threads = static_cast<ThreadRuntime*>(self)->threads_;
     std::vector<std::thread> others;
     try {
       for (int64_t i = 1; i < threads && i < most; ++i) others.emplace_back(work.call, work.self);
@@ -43,7 +43,7 @@ class ThreadHost {
   }
 
   static void* Allocate(void* self, size_t bytes) noexcept {
-    auto& memory = static_cast<ThreadHost*>(self)->memory_;
+    auto& memory = static_cast<ThreadRuntime*>(self)->memory_;
     try {
       memory.emplace_back();
     } catch (const std::bad_alloc&) {
@@ -59,4 +59,4 @@ class ThreadHost {
 
 }  // namespace lowbit
 
-#endif  // LOWBIT_NUMPY_THREAD_HOST_H_
+#endif  // LOWBIT_CPU_THREAD_RUNTIME_H_

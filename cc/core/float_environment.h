@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // IEEE arithmetic, whatever the calling thread has set up for itself.
-#ifndef LOWBIT_CPU_FLOAT_ENVIRONMENT_H_
-#define LOWBIT_CPU_FLOAT_ENVIRONMENT_H_
+#ifndef LOWBIT_CORE_FLOAT_ENVIRONMENT_H_
+#define LOWBIT_CORE_FLOAT_ENVIRONMENT_H_
 
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -41,4 +41,4 @@ class FloatEnvironment {
 
 }  // namespace lowbit
 
-#endif  // LOWBIT_CPU_FLOAT_ENVIRONMENT_H_
+#endif  // LOWBIT_CORE_FLOAT_ENVIRONMENT_H_

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The worst program that a kernel may be called from: threads that come late or never, with an
 // arithmetic of their own and small stacks; memory that is dirty, bounded and ends.
-#ifndef LOWBIT_TESTS_FUZZ_HOST_H_
-#define LOWBIT_TESTS_FUZZ_HOST_H_
+#ifndef LOWBIT_TESTS_FUZZ_RUNTIME_H_
+#define LOWBIT_TESTS_FUZZ_RUNTIME_H_
 
 #include <pthread.h>
 
@@ -13,7 +13,7 @@
 #include <mutex>
 #include <vector>
 
-#include "cpu/host.h"
+#include "cpu/runtime.h"
 #include "memory.h"
 #include "random.h"
 
@@ -53,13 +53,13 @@ enum class Helpers {
 };
 
 // The host of one launch.
-class HostileHost {
+class HostileRuntime {
  public:
   // allocation number `fail_at` fails; none for -1.
-  HostileHost(Threads& workers, std::vector<Slot>& scratch, int64_t threads, Helpers helpers,
-              int fail_at, int64_t most_bytes, uint64_t seed);
+  HostileRuntime(Threads& workers, std::vector<Slot>& scratch, int64_t threads, Helpers helpers,
+                 int fail_at, int64_t most_bytes, uint64_t seed);
 
-  Host host() { return {this, threads_, &HostileHost::Run, &HostileHost::Allocate}; }
+  Runtime runtime() { return {this, threads_, &HostileRuntime::Run, &HostileRuntime::Allocate}; }
 
   // What the kernel has done wrong, or nullptr.
   const char* problem() const;
@@ -89,4 +89,4 @@ class HostileHost {
 
 }  // namespace lowbit::fuzz
 
-#endif  // LOWBIT_TESTS_FUZZ_HOST_H_
+#endif  // LOWBIT_TESTS_FUZZ_RUNTIME_H_

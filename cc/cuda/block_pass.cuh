@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pass of a thread block over its tasks: maps, reduces, or both. The order of sums is that of
 // core/plan.h: a thread adds up the 16 rows of a block in its lanes, the lanes fold by halves.
-#ifndef LOWBIT_CUDA_WALK_CUH_
-#define LOWBIT_CUDA_WALK_CUH_
+#ifndef LOWBIT_CUDA_BLOCK_PASS_CUH_
+#define LOWBIT_CUDA_BLOCK_PASS_CUH_
 
 #include "core/plan.h"
 #include "core/reduction.h"
@@ -35,12 +35,13 @@ __host__ __device__ __forceinline__ int LanesOfTask(const Plan<L>& plan) {
 // The vectors of a task that a thread block keeps: a slot for each of a thread's.
 template <typename T>
 __host__ __device__ __forceinline__ int SlotsOfTask(int width) {
-  return CeilDiv(CeilDiv(width, kLanesOf<T>), Crew<T>::kSquad) * kRows * Crew<T>::kThreads;
+  return CeilDiv(CeilDiv(width, kLanesOf<T>), BlockPolicy<T>::kThreadsPerRowBlock) * kRows *
+         BlockPolicy<T>::kThreads;
 }
 
 // Shared memory of a thread block in which each thread keeps vectors of one tensor from one pass to
 // the next. No thread reads another's, so none waits.
-struct Kept {
+struct SharedCache {
   uint4* slot;
   int slots;       // of all threads together
   bool filled;     // by an earlier pass, else this one fills them; a constant when inlined
@@ -53,23 +54,23 @@ struct None {
 };
 
 // A thread's vector of lanes in the rows of a block.
-struct Strip {
+struct Fragment {
   int64_t begin;
   int64_t stride;
   int rows;  // that have `lanes` of it
   int lanes;
   int ragged;  // lanes of the row behind those
 
-  // The strip of lanes [lane, lane + width) in block `block` of a piece.
-  __device__ static Strip Of(const Piece& piece, int block, int lane, int width) {
+  // The fragment of lanes [lane, lane + width) in block `block` of a tile.
+  __device__ static Fragment Of(const Tile& tile, int block, int lane, int width) {
     const int first = block * kRows;
-    const int left = piece.rows - first;
+    const int left = tile.rows - first;
     const auto covered = [&](int row_width) {
       return row_width <= lane ? 0 : Smaller(row_width - lane, width);
     };
-    return {piece.begin + first * piece.stride + lane, piece.stride,
-            left < 0 ? 0 : Smaller(left, kRows), covered(piece.width),
-            left < 0 ? 0 : covered(piece.ragged)};
+    return {tile.begin + first * tile.stride + lane, tile.stride,
+            left < 0 ? 0 : Smaller(left, kRows), covered(tile.width),
+            left < 0 ? 0 : covered(tile.ragged)};
   }
 
   __device__ int LanesIn(int row) const { return row < rows ? lanes : row == rows ? ragged : 0; }
@@ -101,13 +102,13 @@ struct LaneSums {
 };
 
 // Joins the lanes of `groups` groups, `stride` apart, each `count` runs of `width` lanes, into the
-// first run of each. All threads of the block call it, a squad of them on the same lanes.
-template <Join join, int kSquad>
+// first run of each. All threads of the block call it, those of a row block on the same lanes.
+template <Join join, int kThreadsPerRowBlock>
 __device__ void Fold(double* lanes, int groups, int stride, int count, int width) {
   while (count > 1) {
     const int half = (count + 1) / 2;
     const int size = (count - half) * width;
-    for (int t = Thread() % kSquad; t < groups * size; t += kSquad) {
+    for (int t = Thread() % kThreadsPerRowBlock; t < groups * size; t += kThreadsPerRowBlock) {
       double* at = lanes + (groups == 1 ? t : t / size * stride + t % size);
       *at = Joined<join>(*at, at[half * width]);
     }
@@ -117,69 +118,72 @@ __device__ void Fold(double* lanes, int groups, int stride, int count, int width
 }
 
 // What all threads of a block need for a pass.
-template <class F, class R, template <class> class S, typename T, int kInputs, class L, bool kKeeps>
-class Walk {
+template <class F, class R, template <class> class S, typename T, int kInputs, class L,
+          bool kCaches>
+class BlockPass {
   using C = Compute<T>;
   static constexpr int kW = kLanesOf<T>;
-  static constexpr int kSquad = Crew<T>::kSquad;
-  static constexpr int kThreads = Crew<T>::kThreads;
+  static constexpr int kThreadsPerRowBlock = BlockPolicy<T>::kThreadsPerRowBlock;
+  static constexpr int kThreads = BlockPolicy<T>::kThreads;
   static constexpr int kInFlight = kLoadsInFlight / kInputs;
   // Statistics of a lane each, or one for all.
-  static constexpr int kStats = std::is_same_v<L, Whole> ? 1 : kW;
+  static constexpr int kStats = std::is_same_v<L, PerTensor> ? 1 : kW;
   static constexpr bool kMaps = !std::is_same_v<F, None>;
   using Sums = Accumulators<R, LaneSums<kW>::template Of>;
 
  public:
-  __device__ Walk(const F& f, const R& r, const S<C>* stats, const Plan<L>& plan,
-                  const Operands<T, kInputs>& operands, double* lanes, const Kept& kept)
-      : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), kept_(kept) {}
+  __device__ BlockPass(const F& f, const R& r, const S<C>* stats, const Plan<L>& plan,
+                       const Operands<T, kInputs>& operands, double* lanes,
+                       const SharedCache& cache)
+      : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), cache_(cache) {}
 
   // Every `step`-th task from `first` on, or the same from the last one back.
-  __device__ void Run(unsigned first, unsigned step, bool reverse, double* part) {
+  __device__ void Run(unsigned first, unsigned step, bool reverse, double* partials) {
     const auto tasks = static_cast<unsigned>(plan_.tasks());
     const int count = first < tasks ? (tasks - 1 - first) / step + 1 : 0;
     for (int left = count; left > 0; --left) {
       const int ordinal = reverse ? left - 1 : count - left;
-      const Piece piece = plan_.At(first + ordinal * step);
-      Block(piece, ordinal);
-      if constexpr (R::kTerms > 0) Finish(piece, part);
+      const Tile tile = plan_.At(first + ordinal * step);
+      Block(tile, ordinal);
+      if constexpr (R::kTerms > 0) Finish(tile, partials);
     }
   }
 
  private:
-  // A squad's block of a piece.
-  __device__ void Block(const Piece& piece, int ordinal) {
-    const int squad = Thread() / kSquad;
-    const int vectors = CeilDiv(piece.width, kW);
+  // A row block of a tile.
+  __device__ void Block(const Tile& tile, int ordinal) {
+    const int row_block = Thread() / kThreadsPerRowBlock;
+    const int vectors = CeilDiv(tile.width, kW);
     int64_t slot = int64_t{ordinal} * SlotsOfTask<T>(plan_.width()) + Thread();
-    for (int v = Thread() % kSquad; v < vectors; v += kSquad, slot += kRows * kThreads) {
+    for (int v = Thread() % kThreadsPerRowBlock; v < vectors;
+         v += kThreadsPerRowBlock, slot += kRows * kThreads) {
       S<C> s[kStats];
-      LoadStats(piece, v * kW, s);
+      LoadStats(tile, v * kW, s);
       Sums sums;
-      const Strip strip = Strip::Of(piece, squad, v * kW, kW);
-      const int rows = io_.aligned && strip.lanes == kW ? strip.rows : 0;
-      AddVectors(strip, rows, s, slot, sums);
-      AddElements(strip, rows, s, sums);
+      const Fragment fragment = Fragment::Of(tile, row_block, v * kW, kW);
+      const int rows = io_.aligned && fragment.lanes == kW ? fragment.rows : 0;
+      AddVectors(fragment, rows, s, slot, sums);
+      AddElements(fragment, rows, s, sums);
       sums.ForEach([&](auto& sum, auto k) {
-        double* to = LanesOf(squad, k.value) + v * kW;
+        double* to = LanesOf(row_block, k.value) + v * kW;
 #pragma unroll
         for (int i = 0; i < kW; ++i) to[i] = sum.lane[i];
       });
     }
   }
 
-  __device__ void LoadStats(const Piece& piece, int lane, S<C> (&s)[kStats]) const {
+  __device__ void LoadStats(const Tile& tile, int lane, S<C> (&s)[kStats]) const {
     if constexpr (!std::is_empty_v<S<C>>) {
-      const S<C>* first = stats_ + piece.channel;
+      const S<C>* first = stats_ + tile.channel;
       // Counted on from lane to lane, since a division takes 20 instructions.
-      int channel = lane / piece.inner % piece.channels;
-      int within = lane % piece.inner;
+      int channel = lane / tile.inner % tile.channels;
+      int within = lane % tile.inner;
 #pragma unroll
       for (int i = 0; i < kStats; ++i) {
         s[i] = first[channel];
-        if (++within == piece.inner) {
+        if (++within == tile.inner) {
           within = 0;
-          if (++channel == piece.channels) channel = 0;
+          if (++channel == tile.channels) channel = 0;
         }
       }
     }
@@ -188,23 +192,23 @@ class Walk {
   // The first `rows` rows, of whole, aligned vectors. Loads come before the first use, so that they
   // are in flight together. Each use has a branch of its own, else the compiler widens them all at
   // once, and runs out of registers.
-  __device__ __forceinline__ void AddVectors(const Strip& strip, int rows, const S<C> (&s)[kStats],
-                                             int64_t slot, Sums& sums) {
+  __device__ __forceinline__ void AddVectors(const Fragment& fragment, int rows,
+                                             const S<C> (&s)[kStats], int64_t slot, Sums& sums) {
     // Known to the compiler for a whole tensor, which makes offsets of addresses.
-    const int64_t stride = std::is_same_v<L, Whole> ? kLanes : strip.stride;
-    int64_t at = strip.begin;
+    const int64_t stride = std::is_same_v<L, PerTensor> ? kLanes : fragment.stride;
+    int64_t at = fragment.begin;
 #pragma unroll 1
     for (int left = rows; left > 0; left -= kInFlight) {
       // All passes agree, however many of their loads make a step of those that are kept.
-      const bool fits = kKeeps && slot + (kInFlight - 1) * kThreads < kept_.slots;
-      uint4* kept = kept_.slot + (fits ? slot : 0);
+      const bool fits = kCaches && slot + (kInFlight - 1) * kThreads < cache_.slots;
+      uint4* cache = cache_.slot + (fits ? slot : 0);
       uint4 raw[kInFlight][kInputs];
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) {
-        if (fits && kept_.filled && k == kInputs - 1 && kept_.of == io_.x[k]) {
+        if (fits && cache_.filled && k == kInputs - 1 && cache_.of == io_.x[k]) {
 #pragma unroll
           for (int i = 0; i < kInFlight; ++i) {
-            if (i < left) raw[i][k] = kept[i * kThreads];
+            if (i < left) raw[i][k] = cache[i * kThreads];
           }
         } else {
 #pragma unroll
@@ -216,7 +220,7 @@ class Walk {
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
         if (i < left) {
-          if (fits && !kept_.filled) kept[i * kThreads] = raw[i][kInputs - 1];
+          if (fits && !cache_.filled) cache[i * kThreads] = raw[i][kInputs - 1];
           const uint4 y = Add(s, raw[i], sums);
           if constexpr (kMaps) Store(io_.y + at + i * stride, y);
         }
@@ -227,12 +231,12 @@ class Walk {
   }
 
   // The rows from `row` on, at the edges of a tensor or misaligned: element by element.
-  __device__ __forceinline__ void AddElements(const Strip& strip, int row, const S<C> (&s)[kStats],
-                                              Sums& sums) {
+  __device__ __forceinline__ void AddElements(const Fragment& fragment, int row,
+                                              const S<C> (&s)[kStats], Sums& sums) {
 #pragma unroll 1
-    for (; row < kRows && strip.LanesIn(row) > 0; ++row) {
-      const int64_t at = strip.begin + row * strip.stride;
-      const int count = strip.LanesIn(row);
+    for (; row < kRows && fragment.LanesIn(row) > 0; ++row) {
+      const int64_t at = fragment.begin + row * fragment.stride;
+      const int count = fragment.LanesIn(row);
       uint4 raw[kInputs];
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) raw[k] = Load(io_.x[k] + at, count);
@@ -246,7 +250,7 @@ class Walk {
                                        Sums& sums) {
     Lanes<T> x[kInputs];
 #pragma unroll
-    for (int k = 0; k < kInputs; ++k) x[k] = Unpack<T>(raw[k]);
+    for (int k = 0; k < kInputs; ++k) x[k] = LanesIn<T>(raw[k]);
     Lanes<T> y{};
 #pragma unroll
     for (int i = 0; i < kW; ++i) {
@@ -259,21 +263,22 @@ class Walk {
       }
       if constexpr (kMaps) y.lane[i] = Apply(f_, s[i % kStats], in);
     }
-    return Pack<T>(y);
+    return VectorOf<T>(y);
   }
 
-  // Folds the lanes of all squads to totals of channels, joins the squads' blocks pairwise, and
-  // writes the piece's part.
-  __device__ void Finish(const Piece& piece, double* part) {
+  // Folds the lanes of all row blocks to totals of channels, joins the row blocks pairwise, and
+  // writes the tile's partial sum.
+  __device__ void Finish(const Tile& tile, double* partials) {
     __syncthreads();
     Sums().ForEach([&](auto&, auto k) {
       constexpr Join join = R::kJoin[k.value];
-      const int channels = piece.channels;
-      const int inner = piece.inner;
-      double* lanes = LanesOf(Thread() / kSquad, k.value);
-      Fold<join, kSquad>(lanes, 1, 0, piece.copies, channels * inner);
-      Fold<join, kSquad>(lanes, channels, inner, inner, 1);
-      double* to = part + (piece.part * R::kTerms + k.value) * plan_.channels() + piece.channel;
+      const int channels = tile.channels;
+      const int inner = tile.inner;
+      double* lanes = LanesOf(Thread() / kThreadsPerRowBlock, k.value);
+      Fold<join, kThreadsPerRowBlock>(lanes, 1, 0, tile.copies, channels * inner);
+      Fold<join, kThreadsPerRowBlock>(lanes, channels, inner, inner, 1);
+      double* to =
+          partials + (tile.partial * R::kTerms + k.value) * plan_.channels() + tile.channel;
       for (int c = Thread(); c < channels; c += kThreads) {
         double total[kBlocks];
 #pragma unroll
@@ -284,8 +289,8 @@ class Walk {
     __syncthreads();
   }
 
-  __device__ double* LanesOf(int squad, int term) const {
-    return lanes_ + (squad * R::kTerms + term) * LanesOfTask<T>(plan_);
+  __device__ double* LanesOf(int row_block, int term) const {
+    return lanes_ + (row_block * R::kTerms + term) * LanesOfTask<T>(plan_);
   }
 
   const F& f_;
@@ -294,9 +299,9 @@ class Walk {
   const Plan<L>& plan_;
   const Operands<T, kInputs> io_;
   double* lanes_;
-  const Kept kept_;
+  const SharedCache cache_;
 };
 
 }  // namespace lowbit::cuda
 
-#endif  // LOWBIT_CUDA_WALK_CUH_
+#endif  // LOWBIT_CUDA_BLOCK_PASS_CUH_

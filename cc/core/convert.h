@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scalars between storage and compute type: Widen (exact) and Narrow (round to nearest even).
-#ifndef LOWBIT_CORE_FLOAT16_H_
-#define LOWBIT_CORE_FLOAT16_H_
+#ifndef LOWBIT_CORE_CONVERT_H_
+#define LOWBIT_CORE_CONVERT_H_
 
 #include "core/types.h"
 
@@ -63,4 +63,4 @@ LOWBIT_HD Half Narrow<Half>(float x) {
 
 }  // namespace lowbit
 
-#endif  // LOWBIT_CORE_FLOAT16_H_
+#endif  // LOWBIT_CORE_CONVERT_H_

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a kernel asks of the program that calls it: threads and memory.
-#ifndef LOWBIT_CPU_HOST_H_
-#define LOWBIT_CPU_HOST_H_
+#ifndef LOWBIT_CPU_RUNTIME_H_
+#define LOWBIT_CPU_RUNTIME_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +14,7 @@ struct Work {
   void (*call)(void* self);
 };
 
-struct Host {
+struct Runtime {
   void* context;
   int64_t threads;  // that `run` may use
   // Calls `work` at least once and at most `most` times, each on a thread of its own, and returns
@@ -27,4 +27,4 @@ struct Host {
 
 }  // namespace lowbit
 
-#endif  // LOWBIT_CPU_HOST_H_
+#endif  // LOWBIT_CPU_RUNTIME_H_

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The thread blocks that run a recipe together, and the memory they share.
-#ifndef LOWBIT_CUDA_TEAM_CUH_
-#define LOWBIT_CUDA_TEAM_CUH_
+#ifndef LOWBIT_CUDA_BLOCK_GROUP_CUH_
+#define LOWBIT_CUDA_BLOCK_GROUP_CUH_
 
 #include <cooperative_groups.h>
 #include <cuda_runtime.h>
@@ -25,19 +25,19 @@
 
 namespace lowbit::cuda {
 
-enum class TeamKind { kBlock, kCluster, kGrid };
+enum class BlockGroupKind { kBlock, kCluster, kGrid };
 
-struct Team {
-  TeamKind kind;
+struct BlockGroup {
+  BlockGroupKind kind;
 
   __device__ unsigned rank() const { return blockIdx.x; }
   __device__ unsigned size() const { return gridDim.x; }
 
-  // All threads of the team meet, and see what the others have written.
+  // All threads of the group meet, and see what the others have written.
   __device__ void Sync() const {
-    if (kind == TeamKind::kGrid) {
+    if (kind == BlockGroupKind::kGrid) {
       cooperative_groups::this_grid().sync();
-    } else if (kind == TeamKind::kCluster) {
+    } else if (kind == BlockGroupKind::kCluster) {
 #if LOWBIT_HAS_CLUSTERS
       cooperative_groups::this_cluster().sync();
 #endif
@@ -49,13 +49,13 @@ struct Team {
 
 // Memory of one launch, all of it in one allocation of the caller's.
 struct Scratch {
-  double* part[2];    // a reduction's, and the next one's: a slow thread block may still read
-  void* stats;        // of each channel, where there are several
-  unsigned* arrived;  // thread blocks that have written their parts, in passes.cuh
-  int lane_bytes;     // of the dynamic shared memory; what follows keeps vectors
-  int kept_slots;
+  double* partials[2];  // a reduction's, and the next one's: a slow thread block may still read
+  void* stats;          // of each channel, where there are several
+  unsigned* arrived;    // thread blocks that have written their partials, in passes.cuh
+  int lane_bytes;       // of the dynamic shared memory; what follows is the cache of vectors
+  int cached_slots;
 };
 
 }  // namespace lowbit::cuda
 
-#endif  // LOWBIT_CUDA_TEAM_CUH_
+#endif  // LOWBIT_CUDA_BLOCK_GROUP_CUH_

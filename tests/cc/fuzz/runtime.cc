@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "host.h"
+#include "runtime.h"
 
 #include <algorithm>
 #include <chrono>
@@ -85,8 +85,8 @@ void* Threads::Loop(void* self) {
   }
 }
 
-HostileHost::HostileHost(Threads& workers, std::vector<Slot>& scratch, int64_t threads,
-                         Helpers helpers, int fail_at, int64_t most_bytes, uint64_t seed)
+HostileRuntime::HostileRuntime(Threads& workers, std::vector<Slot>& scratch, int64_t threads,
+                               Helpers helpers, int fail_at, int64_t most_bytes, uint64_t seed)
     : workers_(workers),
       scratch_(scratch),
       threads_(threads),
@@ -95,7 +95,7 @@ HostileHost::HostileHost(Threads& workers, std::vector<Slot>& scratch, int64_t t
       most_bytes_(most_bytes),
       random_(seed, 0) {}
 
-const char* HostileHost::problem() const {
+const char* HostileRuntime::problem() const {
   if (too_much_) return "asked for more memory than its tensor can need";
   if (arithmetic_changed_) return "left a worker's arithmetic changed";
   for (int i = 0; i < allocations_; ++i) {
@@ -104,24 +104,25 @@ const char* HostileHost::problem() const {
   return nullptr;
 }
 
-void HostileHost::Run(void* self, int64_t most, Work work) {
-  auto& host = *static_cast<HostileHost*>(self);
-  const bool instead = host.helpers_ == Helpers::kInstead;
-  int64_t helpers = std::min(host.threads_, most) - 1;
-  if (host.helpers_ == Helpers::kNone) helpers = 0;
+void HostileRuntime::Run(void* self, int64_t most, Work work) {
+  auto& runtime = *static_cast<HostileRuntime*>(self);
+  const bool instead = runtime.helpers_ == Helpers::kInstead;
+  int64_t helpers = std::min(runtime.threads_, most) - 1;
+  if (runtime.helpers_ == Helpers::kNone) helpers = 0;
   if (instead) helpers = 1;
-  host.running_ = helpers;
+  runtime.running_ = helpers;
   for (int64_t i = 0; i < helpers; ++i) {
-    const unsigned arithmetic = RandomArithmetic(host.random_);
-    const int64_t wait = host.helpers_ == Helpers::kLate ? host.random_.Between(0, 200) : 0;
-    host.workers_.Queue([&host, work, arithmetic, wait] { host.Help(work, arithmetic, wait); });
+    const unsigned arithmetic = RandomArithmetic(runtime.random_);
+    const int64_t wait = runtime.helpers_ == Helpers::kLate ? runtime.random_.Between(0, 200) : 0;
+    runtime.workers_.Queue(
+        [&runtime, work, arithmetic, wait] { runtime.Help(work, arithmetic, wait); });
   }
   if (!instead) work.call(work.self);
-  std::unique_lock<std::mutex> lock(host.mutex_);
-  host.done_.wait(lock, [&] { return host.running_ == 0; });
+  std::unique_lock<std::mutex> lock(runtime.mutex_);
+  runtime.done_.wait(lock, [&] { return runtime.running_ == 0; });
 }
 
-void HostileHost::Help(Work work, unsigned arithmetic, int64_t microseconds) {
+void HostileRuntime::Help(Work work, unsigned arithmetic, int64_t microseconds) {
   if (microseconds > 0) std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
   const unsigned own = GetArithmetic();
   SetArithmetic(arithmetic);
@@ -134,22 +135,23 @@ void HostileHost::Help(Work work, unsigned arithmetic, int64_t microseconds) {
   done_.notify_one();  // under the lock: the waiting thread ends this object
 }
 
-void* HostileHost::Allocate(void* self, size_t bytes) {
-  auto& host = *static_cast<HostileHost*>(self);
-  const int number = host.allocations_++;
-  const bool too_much = bytes > static_cast<size_t>(std::min(host.most_bytes_, Slot::kCapacity)) ||
-                        number >= static_cast<int>(host.scratch_.size());
-  host.too_much_ = host.too_much_ || too_much;
-  if (too_much || number == host.fail_at_) {
-    host.allocations_ -= too_much;
-    host.failed_ = true;
+void* HostileRuntime::Allocate(void* self, size_t bytes) {
+  auto& runtime = *static_cast<HostileRuntime*>(self);
+  const int number = runtime.allocations_++;
+  const bool too_much =
+      bytes > static_cast<size_t>(std::min(runtime.most_bytes_, Slot::kCapacity)) ||
+      number >= static_cast<int>(runtime.scratch_.size());
+  runtime.too_much_ = runtime.too_much_ || too_much;
+  if (too_much || number == runtime.fail_at_) {
+    runtime.allocations_ -= too_much;
+    runtime.failed_ = true;
     return nullptr;
   }
-  const Place place = host.random_.OneIn(3) ? Place::kAtBegin : Place::kAtEnd;
+  const Place place = runtime.random_.OneIn(3) ? Place::kAtBegin : Place::kAtEnd;
   constexpr int kPoisons[] = {0x00, 0xff, 0x7f, 0x5a};
   constexpr int64_t kOfMalloc = 16;
-  return host.scratch_[number].Take(static_cast<int64_t>(bytes), kOfMalloc, place, 0,
-                                    host.random_.Pick(kPoisons));
+  return runtime.scratch_[number].Take(static_cast<int64_t>(bytes), kOfMalloc, place, 0,
+                                       runtime.random_.Pick(kPoisons));
 }
 
 }  // namespace lowbit::fuzz

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a recipe on the CPU, at the widest instruction set of this machine.
-#ifndef LOWBIT_CPU_LAUNCH_H_
-#define LOWBIT_CPU_LAUNCH_H_
+#ifndef LOWBIT_CPU_DISPATCH_H_
+#define LOWBIT_CPU_DISPATCH_H_
 
-#include "core/recipes.h"
-#include "cpu/host.h"
+#include "core/kernels.inc"
+#include "cpu/runtime.h"
 
 namespace lowbit {
 
-// For every recipe in core/kernels.inc. False if the host had no memory left.
+// For every recipe in core/kernels.inc. False if the runtime had no memory left.
 template <class Recipe>
-bool LaunchCpu(const Recipe& recipe, const Host& host);
+bool LaunchCpu(const Recipe& recipe, const Runtime& runtime);
 
 #define LOWBIT_KERNEL(Recipe) \
-  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe&, const Host&);
+  extern template LOWBIT_EXPORT bool LaunchCpu(const Recipe&, const Runtime&);
 #include "core/kernels.inc"
 
 // The instruction set in use: what the environment variable LOWBIT_ISA names (baseline, sse4, avx2
@@ -29,4 +29,4 @@ void SetStreamBytes(int64_t bytes);
 
 }  // namespace lowbit
 
-#endif  // LOWBIT_CPU_LAUNCH_H_
+#endif  // LOWBIT_CPU_DISPATCH_H_

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Picks the instruction set that runs a recipe.
-#include "cpu/launch.h"
+#include "cpu/dispatch.h"
 
 #ifdef __x86_64__
 #include <cpuid.h>
@@ -15,10 +15,10 @@
 namespace lowbit {
 
 // Defined by kernels.cc, once per level.
-#define LOWBIT_LEVEL(isa)                                                 \
-  namespace isa {                                                         \
-  template <class Recipe>                                                 \
-  bool Run(const Recipe& recipe, const Host& host, int64_t stream_bytes); \
+#define LOWBIT_LEVEL(isa)                                                       \
+  namespace isa {                                                               \
+  template <class Recipe>                                                       \
+  bool Run(const Recipe& recipe, const Runtime& runtime, int64_t stream_bytes); \
   }
 #include "cpu/levels.inc"
 #undef LOWBIT_LEVEL
@@ -116,19 +116,19 @@ bool SetIsa(const char* name) {
 void SetStreamBytes(int64_t bytes) { StreamBytes().store(bytes, std::memory_order_relaxed); }
 
 template <class Recipe>
-bool LaunchCpu(const Recipe& recipe, const Host& host) {
+bool LaunchCpu(const Recipe& recipe, const Runtime& runtime) {
   const int64_t stream_bytes = StreamBytes().load(std::memory_order_relaxed);
   switch (Active().load(std::memory_order_relaxed) - kLevels) {
 #define LOWBIT_LEVEL(isa) \
   case k_##isa:           \
-    return isa::Run(recipe, host, stream_bytes);
+    return isa::Run(recipe, runtime, stream_bytes);
 #include "cpu/levels.inc"
 #undef LOWBIT_LEVEL
   }
-  return baseline::Run(recipe, host, stream_bytes);
+  return baseline::Run(recipe, runtime, stream_bytes);
 }
 
-#define LOWBIT_KERNEL(Recipe) template bool LaunchCpu(const Recipe&, const Host&);
+#define LOWBIT_KERNEL(Recipe) template bool LaunchCpu(const Recipe&, const Runtime&);
 #include "core/kernels.inc"
 
 }  // namespace lowbit

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The accumulator of one term of a reduction, for one task: lanes within a block, and the pairwise
 // tree above the blocks.
-#ifndef LOWBIT_CPU_LANES_H_
-#define LOWBIT_CPU_LANES_H_
+#ifndef LOWBIT_CPU_ACCUMULATOR_H_
+#define LOWBIT_CPU_ACCUMULATOR_H_
 
 #include "core/plan.h"
 #include "core/reduction.h"
-#include "cpu/pack.h"
 #include "cpu/scratch.h"
+#include "cpu/vec.h"
 
 namespace lowbit::LOWBIT_ISA {
 
@@ -32,37 +32,37 @@ class Accumulator {
     return Scratch::Bytes<Lane>(Lanes(width)) + Scratch::Bytes<double>(kNodes * channels);
   }
 
-  LOWBIT_HD void Begin(const Piece& piece, Scratch& scratch) {
-    lane_ = scratch.Take<Lane>(Lanes(piece.width));
-    node_ = scratch.Take<double>(kNodes * piece.channels);
+  LOWBIT_HD void Begin(const Tile& tile, Scratch& scratch) {
+    lane_ = scratch.Take<Lane>(Lanes(tile.width));
+    node_ = scratch.Take<double>(kNodes * tile.channels);
   }
 
   LOWBIT_HD void BeginBlock(int64_t width) {
     __builtin_memset(lane_, 0, Lanes(width) * sizeof(Lane));
   }
 
-  LOWBIT_HD void Add(int64_t lane, Pack<C> term) {
+  LOWBIT_HD void Add(int64_t lane, Vec<C> term) {
     if constexpr (std::is_same_v<Lane, C>) {
       AddTo(lane_ + lane, term);
     } else {
       const Widened wide = ToDouble(term);
       AddTo(lane_ + lane, wide.low);
-      AddTo(lane_ + lane + Pack<double>::kLanes, wide.high);
+      AddTo(lane_ + lane + Vec<double>::kLanes, wide.high);
     }
   }
 
   // Folds the lanes to a total per channel, and puts those into the tree: a binary counter of
   // subtrees, in which a node rises through the levels that hold an earlier one of its size.
-  LOWBIT_HD void EndBlock(const Piece& piece) {
-    FoldToChannels(piece);
-    const auto level_of = [&](int level) { return node_ + level * piece.channels; };
+  LOWBIT_HD void EndBlock(const Tile& tile) {
+    FoldToChannels(tile);
+    const auto level_of = [&](int level) { return node_ + level * tile.channels; };
     double* node = level_of(blocks_ & 1 ? kLevels : 0);
-    for (int64_t c = 0; c < piece.channels; ++c) node[c] = lane_[c];
+    for (int64_t c = 0; c < tile.channels; ++c) node[c] = lane_[c];
     int level = 0;
     for (int64_t full = blocks_; full & 1; full >>= 1, ++level) {
-      JoinChannels(level_of(level), node, piece.channels, node);
+      JoinChannels(level_of(level), node, tile.channels, node);
     }
-    if (level > 0) __builtin_memcpy(level_of(level), node, piece.channels * sizeof(double));
+    if (level > 0) __builtin_memcpy(level_of(level), node, tile.channels * sizeof(double));
     ++blocks_;
   }
 
@@ -84,10 +84,10 @@ class Accumulator {
   static_assert(kBlocks == 1 << (kLevels - 1));
   static constexpr int kNodes = kLevels + 1;  // the last one is the node on its way up
 
-  // Loads and stores are of whole packs.
-  static LOWBIT_HD int64_t Lanes(int64_t width) { return width + Pack<C>::kLanes; }
+  // Loads and stores are of whole vectors.
+  static LOWBIT_HD int64_t Lanes(int64_t width) { return width + Vec<C>::kLanes; }
 
-  static LOWBIT_HD void AddTo(Lane* lane, Pack<Lane> term) {
+  static LOWBIT_HD void AddTo(Lane* lane, Vec<Lane> term) {
     Store<false>(lane, Joined<join>(Load(lane), term));
   }
 
@@ -96,12 +96,12 @@ class Accumulator {
     for (int64_t c = 0; c < channels; ++c) joined[c] = Joined<join>(a[c], b[c]);
   }
 
-  LOWBIT_HD void FoldToChannels(const Piece& piece) {
-    Fold<join>(lane_, piece.copies, piece.channels * piece.inner);
-    if (piece.inner == 1) return;
-    for (int64_t c = 0; c < piece.channels; ++c) {
-      Fold<join>(lane_ + c * piece.inner, piece.inner, 1);
-      lane_[c] = lane_[c * piece.inner];
+  LOWBIT_HD void FoldToChannels(const Tile& tile) {
+    Fold<join>(lane_, tile.copies, tile.channels * tile.inner);
+    if (tile.inner == 1) return;
+    for (int64_t c = 0; c < tile.channels; ++c) {
+      Fold<join>(lane_ + c * tile.inner, tile.inner, 1);
+      lane_[c] = lane_[c * tile.inner];
     }
   }
 
@@ -112,4 +112,4 @@ class Accumulator {
 
 }  // namespace lowbit::LOWBIT_ISA
 
-#endif  // LOWBIT_CPU_LANES_H_
+#endif  // LOWBIT_CPU_ACCUMULATOR_H_

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The shape functions of the ops.
+#include "tf/infer_shapes.h"
+
+#include "tf/arguments.h"
+
+namespace lowbit {
+
+const float* ShapeArguments::Tensor(const char* name) {
+  if (first_name_ == nullptr) {
+    first_name_ = name;
+    shape_ = c_->input(inputs_++);
+  } else {
+    status_.Update(c_->Merge(shape_, c_->input(inputs_++), &shape_));
+  }
+  return nullptr;
+}
+
+const float* ShapeArguments::Scalar(const char* name) {
+  status_.Update(InferScalar(c_, c_->input(inputs_++), name));
+  return nullptr;
+}
+
+float* ShapeArguments::TensorOutput(const char*) {
+  c_->set_output(outputs_++, shape_);
+  return nullptr;
+}
+
+float* ShapeArguments::ScalarOutput(const char*) {
+  c_->set_output(outputs_++, c_->Scalar());
+  return nullptr;
+}
+
+Layout ShapeArguments::ChannelLayout(const char* axis) {
+  int value = 0;
+  status_.Update(c_->GetAttr(axis, &value));
+  status_.Update(InferAxis(c_, shape_, first_name_, value));
+  return {};
+}
+
+Layout ShapeArguments::ChannelLayoutIf(const char* flag, const char* axis) {
+  bool value = false;
+  status_.Update(c_->GetAttr(flag, &value));
+  return value ? ChannelLayout(axis) : Layout{};
+}
+
+}  // namespace lowbit
