@@ -368,8 +368,8 @@ def pairwise(join, parts):
     return parts[0]
 
 
-# One thread of a block joins 8 partials, and what a block can is a group. Channels stand side by side
-# while there are threads for that.
+# One thread of a block joins 8 partials, and what a block can is a group. Channels stand side by
+# side while there are threads for that.
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("threads", [128, 256])
 @pytest.mark.parametrize("channels", [1, 2, 3, 300])

@@ -6,8 +6,8 @@
 
 #include "core/plan.h"
 #include "core/reduction.h"
-#include "cpu/vec.h"
 #include "cpu/scratch.h"
+#include "cpu/vec.h"
 
 namespace lowbit::LOWBIT_ISA {
 

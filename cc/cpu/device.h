@@ -8,13 +8,13 @@
 #ifndef LOWBIT_CPU_DEVICE_H_
 #define LOWBIT_CPU_DEVICE_H_
 
-#include "core/plan.h"
 #include "core/float_environment.h"
+#include "core/plan.h"
 #include "cpu/accumulator.h"
-#include "cpu/vec.h"
 #include "cpu/runtime.h"
 #include "cpu/scratch.h"
 #include "cpu/stats.h"
+#include "cpu/vec.h"
 
 namespace lowbit::LOWBIT_ISA {
 

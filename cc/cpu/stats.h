@@ -4,8 +4,8 @@
 #define LOWBIT_CPU_STATS_H_
 
 #include "core/plan.h"
-#include "cpu/vec.h"
 #include "cpu/scratch.h"
+#include "cpu/vec.h"
 
 namespace lowbit::LOWBIT_ISA {
 

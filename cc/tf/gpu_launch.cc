@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/kernels.inc"
 #include "core/float_environment.h"
+#include "core/kernels.inc"
 #include "cuda/errors.h"
 #include "cuda/launch.h"
 #include "tf/launch.h"
