@@ -170,7 +170,7 @@ NO_TENSORS = {
 @pytest.mark.parametrize("wrong", NO_TENSORS)
 @pytest.mark.parametrize("name", FACTORIES)
 def test_quantizer_of_no_tensor(name, wrong):
-    argument = "weights" if name in ("ttq", "twn") else "x"
+    argument = FACTORIES[name]()._input_name
     with pytest.raises((TypeError, ValueError), match=rf"\b{argument} must .*tensor.*got "):
         FACTORIES[name]()(NO_TENSORS[wrong]())
 

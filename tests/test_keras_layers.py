@@ -20,6 +20,7 @@ from conftest import DTYPES, TWN_THRESHOLD, assert_close
 
 import lowbit
 from lowbit import _keras, _loader, layers
+from lowbit._identifiers import ALIASES
 
 # The Keras layer, ours, their arguments, the shape of an input, the channel axes of the kernels.
 LAYERS = {
@@ -419,8 +420,8 @@ def test_aliases(dtype):
         "ttq": lowbit.ttq_weight_quantizer(dtype=dtype, initial="mean"),
         "twn": lowbit.twn_weight_quantizer(dtype=dtype, axis=-2),
     }
-    for alias, quantizer in expected.items():
-        assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(quantizer)
+    for alias in ALIASES:
+        assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(expected[alias])
     assert lowbit.get("twn") == lowbit.twn_weight_quantizer()
 
 
@@ -458,7 +459,7 @@ def test_get_returns_what_quantizes_already():
         (
             "ternary",
             ValueError,
-            "'ttq', 'twn', a configuration, a callable, or None, got 'ternary'",
+            ", ".join(map(repr, ALIASES)) + ", a configuration, a callable, or None, got 'ternary'",
         ),
         ({"class_name": "T"}, ValueError, "a callable, or None, got 'T'"),
         (3, TypeError, "a quantizer must be one of 'linear', 'binary', .*, got 3"),

@@ -505,21 +505,18 @@ def python(code, check=True, **environment):
 
 
 SMALL_STACK = 64 << 10  # NumPy's own functions work with it
+FUNCTIONS = [
+    f for f in map(lowbit_numpy.__dict__.get, lowbit_numpy.__all__) if inspect.isfunction(f)
+]
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "binary_mean_scaling_quantizer(w)",
-        "binary_channel_wise_mean_scaling_quantizer(w)",
-        "linear_mid_tread_half_quantizer(w, 2, 2.0)",
-        "linear_mid_tread_half_quantizer_grad(w, w, 2.0)",
-        "ttq_weight_quantizer(w, 1.0, 1.0)",
-        "ttq_weight_quantizer_grad(w, w, 1.0, 1.0)",
-        "twn_weight_quantizer(w, per_channel=True)",
-    ],
-)
-def test_a_thread_with_a_small_stack(call):
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_a_thread_with_a_small_stack(function):
+    numbers = {"bit": "2", "max_value": "2.0", "positive": "1.0", "negative": "1.0"}
+    parameters = inspect.signature(function).parameters.values()
+    arguments = [numbers.get(p.name, "w") for p in parameters if p.default is p.empty]
+    arguments += ["per_channel=True" for p in parameters if p.name == "per_channel"]
+    call = f"{function.__name__}({', '.join(arguments)})"
     code = (
         "import threading, numpy as np, lowbit_numpy\n"
         "shapes = [(130, 4099), (576, 64), (3, 300)]\n"

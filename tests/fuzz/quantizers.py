@@ -93,14 +93,12 @@ FUNCTIONS = [
         lambda a: [reference.twn(a["weights"], a["threshold"], _axis(a))],
         is_exact=False,
     ),
-    *(
-        Function(f"{name}_grad", ("dy",), (), lambda a: [a["dy"]], in_numpy=False)
-        for name in (
-            "binary_mean_scaling_quantizer",
-            "binary_channel_wise_mean_scaling_quantizer",
-            "twn_weight_quantizer",
-        )
-    ),
+]
+_NAMES = [f.name for f in FUNCTIONS]
+FUNCTIONS += [  # the straight-through gradients: of all that have none above
+    Function(f"{name}_grad", ("dy",), (), lambda a: [a["dy"]], in_numpy=False)
+    for name in _NAMES
+    if not name.endswith("_grad") and f"{name}_grad" not in _NAMES
 ]
 
 WRONG = {
