@@ -27,6 +27,7 @@ SIGNATURES = {
         "threshold=0.05, dtype=tf.float32, *, negative_gradient='exact', initial=1.0"
     ),
     "twn_weight_quantizer": "threshold=0.7, dtype=tf.float32, *, per_channel=False, axis=-1",
+    "absmean_weight_quantizer": "dtype=tf.float32, *, per_channel=False, axis=-1",
 }
 
 
@@ -47,6 +48,8 @@ EXAMPLES = {  # as written, and what is equal to nothing else here
     "ttq_mean": lambda: lowbit.ttq_weight_quantizer(0.1, initial="mean"),
     "twn": lambda: lowbit.twn_weight_quantizer(),
     "twn_per_channel": lambda: lowbit.twn_weight_quantizer(0.5, per_channel=True, axis=0),
+    "absmean": lambda: lowbit.absmean_weight_quantizer(),
+    "absmean_per_channel": lambda: lowbit.absmean_weight_quantizer(per_channel=True, axis=0),
 }
 
 
@@ -169,6 +172,11 @@ def test_factories_agree_with_the_ops(dtype):
         (
             lowbit.twn_weight_quantizer(0.4, dtype, per_channel=True, axis=0),
             ops.twn_weight_quantizer(x, 0.4, per_channel=True, axis=0),
+        ),
+        (lowbit.absmean_weight_quantizer(dtype), ops.absmean_weight_quantizer(x)),
+        (
+            lowbit.absmean_weight_quantizer(dtype, per_channel=True, axis=0),
+            ops.absmean_weight_quantizer(x, per_channel=True, axis=0),
         ),
     ]
     for quantizer, expected in pairs:

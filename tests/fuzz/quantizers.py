@@ -93,6 +93,13 @@ FUNCTIONS = [
         lambda a: [reference.twn(a["weights"], a["threshold"], _axis(a))],
         is_exact=False,
     ),
+    Function(
+        "absmean_weight_quantizer",
+        ("weights",),
+        ("per_channel", "axis"),
+        lambda a: [reference.absmean(a["weights"], _axis(a))],
+        is_exact=False,
+    ),
 ]
 _NAMES = [f.name for f in FUNCTIONS]
 FUNCTIONS += [  # the straight-through gradients: of all that have none above
@@ -171,6 +178,8 @@ class Call:
                 return False
         if self.function.name == "twn_weight_quantizer":
             return reference.twn_is_decided(x, self.values["threshold"], _axis(self.values))
+        if self.function.name == "absmean_weight_quantizer":
+            return reference.absmean_is_decided(x, _axis(self.values))
         return True
 
     def _error(self, i):
