@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is timed: seven ops, the sizes, the data they run on, and the check of their results."""
+"""What is timed: eight ops, the sizes, the data they run on, and the check of their results."""
 
 from __future__ import annotations
 
@@ -149,6 +149,12 @@ CASES = (
         4,
         lambda module, dtype: module.twn_weight_quantizer(TWN_THRESHOLD, dtype),
         lambda i: lowbit.ops.twn_weight_quantizer(i.x, TWN_THRESHOLD),
+    ),
+    Case(
+        "absmean",
+        3,
+        lambda module, dtype: module.absmean_weight_quantizer(dtype),
+        lambda i: lowbit.ops.absmean_weight_quantizer(i.x),
     ),
     Case(
         "TTQ",

@@ -28,6 +28,8 @@ def results(dtype: tf.DType) -> list[tf.Tensor]:
         outputs.append(ops.binary_channel_wise_mean_scaling_quantizer(x))
         outputs.append(ops.twn_weight_quantizer(x, 0.7))
         outputs.append(ops.twn_weight_quantizer(x, 0.7, per_channel=True))
+        outputs.append(ops.absmean_weight_quantizer(x))
+        outputs.append(ops.absmean_weight_quantizer(x, per_channel=True))
         outputs.append(ops.ttq_weight_quantizer(x, *scales, 0.05))
     gradients = [tape.gradient(y, x, output_gradients=dy) for y in outputs]
     return [*outputs, *gradients, *tape.gradient(outputs[-1], scales, output_gradients=dy)]

@@ -89,6 +89,11 @@ def _expected_twn(w, axis=None):
     return reference.twn(w, TWN_THRESHOLD, axis)
 
 
+def _expected_absmean(w, axis=None):
+    assert reference.absmean_is_decided(w, axis), "choose another seed"
+    return reference.absmean(w, axis)
+
+
 QUANTIZERS = [
     Quantizer(
         "linear",
@@ -128,6 +133,21 @@ QUANTIZERS = [
         "twn_per_channel",
         lambda w: ops.twn_weight_quantizer(w, TWN_THRESHOLD, per_channel=True),
         lambda w: _expected_twn(w, axis=-1),
+        _straight_through,
+        exact=False,
+        channels=True,
+    ),
+    Quantizer(
+        "absmean",
+        ops.absmean_weight_quantizer,
+        _expected_absmean,
+        _straight_through,
+        exact=False,
+    ),
+    Quantizer(
+        "absmean_per_channel",
+        lambda w: ops.absmean_weight_quantizer(w, per_channel=True),
+        lambda w: _expected_absmean(w, axis=-1),
         _straight_through,
         exact=False,
         channels=True,

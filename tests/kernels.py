@@ -21,9 +21,10 @@ OPS = {
     "ttq": b"TTQWeightQuantizer",
     "ttq_grad": b"TTQWeightQuantizerGrad",
     "twn": b"TWNWeightQuantizer",
+    "absmean": b"AbsmeanWeightQuantizer",
 }
 KERNELS = tuple(OPS)
-CHANNEL_KERNELS = ("binary", "twn")
+CHANNEL_KERNELS = ("binary", "twn", "absmean")
 BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
 LAYOUTS = [  # outer, channels, inner
     (1, 1, 5000),
@@ -222,17 +223,23 @@ def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
         "ttq": [x, *scales],
         "ttq_grad": [dy, x, *scales],
         "twn": [x],
+        "absmean": [x],
     }[kernel]
 
 
+def is_decided(kernel, x, hyper=0.7, axis=None):
+    """Whether no element is so near a threshold made of a mean that either side would be right."""
+    if kernel == "twn":
+        return reference.twn_is_decided(x, hyper, axis)
+    return kernel != "absmean" or reference.absmean_is_decided(x, axis)
+
+
 def decided_inputs(kernel, size, dtype, layout=None, hyper=0.7):
-    """Random inputs of which none is so near TWN's threshold that either side would be right."""
+    """Random inputs that are decided."""
     shape, axis = (size, None) if layout is None else (layout, 1)
     candidates = (random_inputs(kernel, size, dtype, seed) for seed in range(9))
     return next(
-        inputs
-        for inputs in candidates
-        if kernel != "twn" or reference.twn_is_decided(inputs[0].reshape(shape), hyper, axis)
+        inputs for inputs in candidates if is_decided(kernel, inputs[0].reshape(shape), hyper, axis)
     )
 
 
@@ -254,6 +261,8 @@ def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
         outputs = reference.ttq_grad(dy, w, positive[0], negative[0], hyper)
     elif kernel == "twn":
         outputs = [reference.twn(x, hyper, axis)]
+    elif kernel == "absmean":
+        outputs = [reference.absmean(x, axis)]
     else:
         raise ValueError(f"no reference is known for the kernel {kernel!r}")
     return [np.ravel(y) for y in outputs]

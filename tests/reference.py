@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The five quantizers and their gradients in plain NumPy: what every kernel is compared with.
+"""The quantizers and their gradients in plain NumPy: what every kernel is compared with.
 
 Statistics are taken in float64 (extended precision where the platform has it) and rounded once to
 the compute type: float64 for float64, float32 for everything narrower. Element-wise steps are done
@@ -92,6 +92,24 @@ def twn_is_decided(w, threshold, axis=None):
     t = _twn_threshold(v, c(threshold)).astype(c)
     with np.errstate(invalid="ignore"):
         return not np.any(np.abs(np.abs(v) - t) <= THRESHOLD_ULPS * np.spacing(t))
+
+
+def absmean(w, axis=None):
+    """Of the whole tensor or, with an `axis`, of each of its channels."""
+    if w.size == 0:
+        return w
+    c = compute_type(w.dtype)
+    v = _by_channel(w, axis)
+    scale = _mean(np.abs(v))
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 and infinity / infinity are zeros
+        level = np.nan_to_num(np.rint(np.clip(v / scale, -1, 1)))
+        y = np.where(level == 0, c(0), level * scale.astype(c))
+    return _like(w, y, v, axis)
+
+
+def absmean_is_decided(w, axis=None):
+    """As `twn_is_decided`: a level begins at half the mean."""
+    return twn_is_decided(w, 0.5, axis)
 
 
 def round_half_up(v):

@@ -135,6 +135,7 @@ def test_detail_is_one_of_two():
     [
         ("binary", {"flips", "sparsity", "scale"}),
         ("twn", {"flips", "sparsity", "scale"}),
+        ("absmean", {"flips", "sparsity", "scale"}),
         ("ttq", {"flips", "sparsity", "scale", "positive", "negative"}),
         (None, set()),
     ],
@@ -194,6 +195,7 @@ def caught(model, epochs=2):
     ("quantizer", "kernel", "message"),
     [
         ("twn", 0 * KERNEL, "the quantized kernel is all zero"),
+        ("absmean", 0 * KERNEL, "the quantized kernel is all zero"),
         ("binary", np.abs(KERNEL), "the quantized kernel has one sign only"),
         ("twn", -np.abs(KERNEL), "the quantized kernel has one sign only"),
     ],

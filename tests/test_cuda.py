@@ -72,8 +72,8 @@ class Gpu(NamedTuple):
     launches: dict[str, int]
 
 
-ONE = dict.fromkeys(("binary", "ttq", "ttq_grad", "twn"), 1)
-PASSES = {"binary": 2, "ttq": 2, "ttq_grad": 2, "twn": 3}
+PASSES = {"binary": 2, "ttq": 2, "ttq_grad": 2, "twn": 3, "absmean": 2}
+ONE = dict.fromkeys(PASSES, 1)
 # A thread block of float32 keeps 1.5 of its tasks on sm_90, 1 on sm_80, half of one on sm_86 (as on
 # sm_89 and sm_120), none on sm_75.
 GPUS = (

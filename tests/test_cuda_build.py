@@ -11,26 +11,13 @@ import sysconfig
 from typing import NamedTuple
 
 import pytest
+import recorded
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
 import lowbit
 
 KERNELS = pathlib.Path(lowbit.library_path()).with_name(lowbit._loader.KERNELS)
-OPS = (
-    "LinearMidTreadHalfQuantizer",
-    "BinaryMeanScalingQuantizer",
-    "BinaryChannelWiseMeanScalingQuantizer",
-    "TTQWeightQuantizer",
-    "TWNWeightQuantizer",
-)
-HOST_INPUTS = {
-    "LinearMidTreadHalfQuantizer": ["bit", "max_value"],
-    "LinearMidTreadHalfQuantizerGrad": ["max_value"],
-    "TTQWeightQuantizer": ["threshold"],
-    "TTQWeightQuantizerGrad": ["threshold"],
-    "TWNWeightQuantizer": ["threshold"],
-}
 # Kernels that move tensors, with the thread blocks that policy.h wants on an SM and their threads:
 # in 16 bits, and in others.
 MOVERS = ("RunBlockGroup", "ReduceRows", "MapRows", "MapFlat")
@@ -47,12 +34,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("op", [op + suffix for op in OPS for suffix in ("", "Grad")])
+@pytest.mark.parametrize("op", recorded.OPS)
 def test_gpu_kernels_are_registered(op):
     gpu = [k for k in kernels.get_registered_kernels_for_op(op).kernel if k.device_type == "GPU"]
     dtypes = [tf.dtypes.as_dtype(k.constraint[0].allowed_values.list.type[0]) for k in gpu]
     assert sorted(d.name for d in dtypes) == ["bfloat16", "float16", "float32", "float64"]
-    assert all(sorted(k.host_memory_arg) == HOST_INPUTS.get(op, []) for k in gpu)
+    on_host = sorted(recorded.hyper_parameters(op))
+    assert all(sorted(k.host_memory_arg) == on_host for k in gpu)
 
 
 def test_no_symbol_of_another_cuda_is_used():

@@ -17,6 +17,7 @@ import types
 import zipfile
 
 import pytest
+import recorded
 import tensorflow as tf
 from conftest import DEVICE
 
@@ -31,13 +32,7 @@ LIBRARY = pathlib.Path(lowbit.library_path())
 MINOR = LIBRARY.stem.removeprefix("tf").replace("_", ".")
 XLA = None if _loader.xla_problem() else _loader.xla_candidate(tf.__version__)
 COLUMNS = ["CPU:0", "XLA on CPU:0"] if XLA else ["CPU:0"]
-OPS = [
-    "LinearMidTreadHalfQuantizer",
-    "BinaryMeanScalingQuantizer",
-    "BinaryChannelWiseMeanScalingQuantizer",
-    "TTQWeightQuantizer",
-    "TWNWeightQuantizer",
-]
+OPS = [name for name in probe._CHECKS if not name.endswith("Grad")]  # in the doctor's order
 MISSING = "raise ModuleNotFoundError(name='tensorflow')"
 # Enough of TensorFlow for a library that does not load.
 FAKE = f"""
@@ -120,7 +115,7 @@ def test_healthy(command):
     assert [line.split() for line in lines if "Quantizer" in line] == [
         [op, *["OK,", "OK"] * len(COLUMNS)] for op in OPS
     ]
-    assert len(lines) <= 24
+    assert len(lines) <= 19 + len(OPS)
 
 
 def test_healthy_screen_in_the_docs(command):
@@ -159,8 +154,7 @@ def test_healthy_as_json(command):
     assert MINOR in found["minors"]
     assert found["driver"] == {"version": None, "cuda": None, "missing": "nvidia-smi not found"}
     assert found["gpus"] == found["tensorflow_gpus"] == found["problems"] == []
-    expected = {op + suffix: "OK" for op in OPS for suffix in ("", "Grad")}
-    assert found["self_test"] == dict.fromkeys(COLUMNS, expected)
+    assert found["self_test"] == dict.fromkeys(COLUMNS, dict.fromkeys(recorded.OPS, "OK"))
 
 
 # --- where the import fails -----------------------------------------------------------------------
@@ -345,11 +339,11 @@ def test_package_in_an_archive(command, tmp_path, sources):
 
 COMPILED = """
 import lowbit, tensorflow as tf
-from lowbit import layers
+from lowbit import _identifiers, layers
 kernel = tf.Variable([[1.0, -2.0]])
 own = lowbit.linear_mid_tread_half_quantizer(2, 2.0, "clipped")
 layer = layers.QuantDense(2, kernel_quantizer="twn", input_quantizer="linear")
-for quantizer in (*map(lowbit.get, ("linear", "binary", "binary_channel", "ttq", "twn")), own):
+for quantizer in (*map(lowbit.get, _identifiers.ALIASES), own):
     for call in (lambda: quantizer(kernel), quantizer.__call__):
         @tf.function
         def run(x):

@@ -50,6 +50,7 @@ def test_nan_reaches_its_channel_only(dtype, size):
     for y in (
         ops.binary_channel_wise_mean_scaling_quantizer(x),
         ops.twn_weight_quantizer(x, 0.7, per_channel=True),
+        ops.absmean_weight_quantizer(x, per_channel=True),
     ):
         assert np.isnan(y.numpy()).all(axis=0).tolist() == [False, True, False]
         assert np.isnan(y.numpy()).any(axis=0).tolist() == [False, True, False]
@@ -84,6 +85,7 @@ def test_infinity_has_an_infinite_threshold(dtype, value):
         for y in (
             ops.ttq_weight_quantizer(w, one, one, threshold),
             ops.twn_weight_quantizer(w, threshold),
+            ops.absmean_weight_quantizer(w),
         ):
             assert_close(y.numpy(), np.zeros_like(w), exact=True)
 
@@ -112,6 +114,7 @@ def test_constant(dtype, call, size, sign):
         exact = dtype != tf.float64
         assert_close(call(ops.binary_mean_scaling_quantizer, x), x, exact)
         assert_close(ops.twn_weight_quantizer(x, 0.7).numpy(), x, exact)
+        assert_close(ops.absmean_weight_quantizer(x).numpy(), x, exact)
         one = tf.ones([], dtype)
         assert_close(ops.ttq_weight_quantizer(x, one, one, 0.05).numpy(), np.sign(x), exact=True)
 
@@ -126,6 +129,10 @@ def test_a_tie_is_zero(dtype, repeats):
     expected = tiled(0, 0, 1.5, -1.5)
     assert_close(ops.twn_weight_quantizer(w, 0.5).numpy(), expected, exact=True)
     per_channel = ops.twn_weight_quantizer(w[:, None], 0.5, per_channel=True).numpy()
+    assert_close(per_channel[:, 0], expected, exact=True)
+    expected = tiled(0, 0, 1, -1)
+    assert_close(ops.absmean_weight_quantizer(w).numpy(), expected, exact=True)
+    per_channel = ops.absmean_weight_quantizer(w[:, None], per_channel=True).numpy()
     assert_close(per_channel[:, 0], expected, exact=True)
     w = tiled(1, -0.5, 0.5, -0.75)
     ttq = ops.ttq_weight_quantizer(w, 2 * one, 3 * one, 0.5).numpy()
@@ -173,6 +180,7 @@ def test_empty_channels(dtype, shape, axis):
     x = np.zeros(shape, dtype.as_numpy_dtype)
     assert ops.binary_channel_wise_mean_scaling_quantizer(x, axis=axis).shape == shape
     assert ops.twn_weight_quantizer(x, 0.7, per_channel=True, axis=axis).shape == shape
+    assert ops.absmean_weight_quantizer(x, per_channel=True, axis=axis).shape == shape
 
 
 def test_empty_ttq_gradients_are_zero(dtype):

@@ -20,12 +20,14 @@ binary = lowbit.binary_mean_scaling_quantizer
 channel_wise = lowbit.binary_channel_wise_mean_scaling_quantizer
 ttq = lowbit.ttq_weight_quantizer
 twn = lowbit.twn_weight_quantizer
+absmean = lowbit.absmean_weight_quantizer
 FACTORIES = {
     "linear": lambda **kwargs: linear(2, 2.0, **kwargs),
     "binary": binary,
     "channel_wise": channel_wise,
     "ttq": ttq,
     "twn": twn,
+    "absmean": absmean,
 }
 
 FACTORY_ERRORS = [  # call, argument, what is required, what was given
@@ -71,6 +73,10 @@ FACTORY_ERRORS = [  # call, argument, what is required, what was given
     (lambda: twn([0.7]), "threshold", ">= 0", r"\[0.7\]"),
     (lambda: twn(per_channel="yes"), "per_channel", "bool", "'yes'"),
     (lambda: twn(per_channel=True, axis="last"), "axis", "int", "'last'"),
+    (lambda: absmean(0.7), "dtype", "half", "0.7"),
+    (lambda: absmean(per_channel=0.7), "per_channel", "bool", "0.7"),
+    (lambda: absmean(axis=None), "axis", "int", "None"),
+    (lambda: absmean(axis=2**31), "axis", "int of 32 bits", "2147483648"),
 ]
 
 RUN_TIME_ERRORS = [  # values that only a kernel sees
@@ -170,7 +176,7 @@ NO_TENSORS = {
 @pytest.mark.parametrize("wrong", NO_TENSORS)
 @pytest.mark.parametrize("name", FACTORIES)
 def test_quantizer_of_no_tensor(name, wrong):
-    argument = "weights" if name in ("ttq", "twn") else "x"
+    argument = FACTORIES[name]()._input_name
     with pytest.raises((TypeError, ValueError), match=rf"\b{argument} must .*tensor.*got "):
         FACTORIES[name]()(NO_TENSORS[wrong]())
 
@@ -225,7 +231,13 @@ def test_shape_of_the_upstream_gradient(name, grad):
 
 @pytest.mark.parametrize(("rank", "axis"), AXES)
 @pytest.mark.parametrize(
-    "make", [channel_wise, lambda axis: twn(per_channel=True, axis=axis)], ids=["binary", "twn"]
+    "make",
+    [
+        channel_wise,
+        functools.partial(twn, per_channel=True),
+        functools.partial(absmean, per_channel=True),
+    ],
+    ids=["binary", "twn", "absmean"],
 )
 def test_axis_and_rank(make, rank, axis):
     quantizer = make(axis=axis)
@@ -248,6 +260,8 @@ def test_op_attributes():
         (lambda **a: ops.binary_channel_wise_mean_scaling_quantizer(X, **a), {"axis": "last"}),
         (lambda **a: ops.twn_weight_quantizer(X, 0.7, per_channel=True, **a), {"axis": None}),
         (lambda **a: ops.twn_weight_quantizer(X, 0.7, **a), {"per_channel": "yes"}),
+        (lambda **a: ops.absmean_weight_quantizer(X, per_channel=True, **a), {"axis": None}),
+        (lambda **a: ops.absmean_weight_quantizer(X, **a), {"per_channel": 0.7}),
     ):
         (name,) = attributes
         with pytest.raises((TypeError, ValueError, InvalidArgument), match=name):

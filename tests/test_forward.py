@@ -95,6 +95,12 @@ def _check_channels(x, axis):
     assert reference.twn_is_decided(x, CHANNEL_THRESHOLD, axis), "choose another seed"
     twn = ops.twn_weight_quantizer(x, CHANNEL_THRESHOLD, per_channel=True, axis=axis).numpy()
     assert_close(twn, reference.twn(x, CHANNEL_THRESHOLD, axis), exact=False)
+    absmean = ops.absmean_weight_quantizer(x, per_channel=True, axis=axis).numpy()
+    # Of few elements in 16 bits, one now and then is half their mean.
+    decided = [reference.absmean_is_decided(channel) for channel in np.moveaxis(x, axis, 0)]
+    assert np.mean(decided) > 0.99, "choose another seed"
+    y, expected = (np.moveaxis(a, axis, 0)[decided] for a in (absmean, reference.absmean(x, axis)))
+    assert_close(y, expected, exact=False)
 
 
 def test_a_scale_has_the_same_bits_at_all_its_elements(dtype):

@@ -8,6 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
+import recorded
 import reference
 import tensorflow as tf
 from conftest import (
@@ -33,6 +34,7 @@ from lowbit import _loader, ops
 WEIGHTS = [1.0, -0.75, 0.25, 0.5, -1.0]
 COEFFICIENTS = [2.0, 3.0, 5.0, 7.0, 11.0]
 P, N = [1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0, 1.0]
+STRAIGHT_THROUGH = [getattr(ops, recorded.function(name)) for name in recorded.STRAIGHT_THROUGH]
 
 
 @pytest.mark.parametrize("shape", [*SIZES, *SHAPES], ids=str)
@@ -131,14 +133,7 @@ def test_grad_ops(dtype, kind):
         _assert_sums_close(actual.numpy(), total, dy)
 
 
-@pytest.mark.parametrize(
-    "grad",
-    [
-        ops.binary_mean_scaling_quantizer_grad,
-        ops.binary_channel_wise_mean_scaling_quantizer_grad,
-        ops.twn_weight_quantizer_grad,
-    ],
-)
+@pytest.mark.parametrize("grad", STRAIGHT_THROUGH)
 def test_straight_through_gradients_do_not_copy(grad):
     def address(tensor):
         return np.asarray(memoryview(tensor)).__array_interface__["data"][0]
@@ -172,7 +167,7 @@ def _second_gradient(op, x):
 
 
 def test_second_gradient(quantizer, dtype, call):
-    """All five are linear in dy with one slope per element, so it is the slope squared."""
+    """All are linear in dy with one slope per element, so it is the slope squared."""
     x = random_array((7, 3), dtype)
     actual = call(functools.partial(_second_gradient, quantizer.op), x)
     slope = quantizer.expected_gradient(np.ones_like(x), x)
@@ -265,11 +260,7 @@ def test_gradients_of_the_grad_ops_in_a_v1_graph():
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         t, w = tf.constant(dy), tf.constant(WEIGHTS)
         p, n = tf.constant(1.5), tf.constant(0.5)
-        for grad in (
-            ops.binary_mean_scaling_quantizer_grad,
-            ops.binary_channel_wise_mean_scaling_quantizer_grad,
-            ops.twn_weight_quantizer_grad,
-        ):
+        for grad in STRAIGHT_THROUGH:
             (second,) = tf.gradients(grad(t), t, tf.constant(u))
             assert session.run(second).tolist() == u
         linear = ops.linear_mid_tread_half_quantizer_grad(t, w, 0.75)

@@ -2,6 +2,7 @@
 """Arguments of any type and size, everywhere: each call works, or ends in what the docs name."""
 
 import fractions
+import inspect
 import itertools
 import os
 import random
@@ -10,10 +11,11 @@ import sys
 
 import numpy as np
 import pytest
+import recorded
 import tensorflow as tf
 
 import lowbit
-from lowbit import ops
+from lowbit import _identifiers, ops
 
 DOCUMENTED = (TypeError, ValueError, tf.errors.InvalidArgumentError)
 
@@ -131,40 +133,22 @@ HOSTILE = [
     tf.SparseTensor([[0, 0]], [1.0], [2, 3]),
 ]
 X = [[0.5, -1.0, 2.0], [3.0, 0.25, -0.5]]
-ARGUMENTS = {  # a call by keyword, and values that it works with
-    lowbit.linear_mid_tread_half_quantizer: {
-        "bit": 2, "max_value": 2.0, "backward": None, "dtype": tf.float32
-    },
-    lowbit.binary_mean_scaling_quantizer: {"backward": None, "dtype": tf.float32},
-    lowbit.binary_channel_wise_mean_scaling_quantizer: {
-        "backward": None, "dtype": tf.float32, "axis": -1
-    },
-    lowbit.ttq_weight_quantizer: {
-        "threshold": 0.05, "dtype": tf.float32, "negative_gradient": "exact", "initial": 1.0
-    },
-    lowbit.twn_weight_quantizer: {
-        "threshold": 0.7, "dtype": tf.float32, "per_channel": True, "axis": -1
-    },
-    ops.linear_mid_tread_half_quantizer: {"x": X, "bit": 2, "max_value": 2.0, "name": None},
-    ops.linear_mid_tread_half_quantizer_grad: {"dy": X, "x": X, "max_value": 2.0, "name": None},
-    ops.binary_mean_scaling_quantizer: {"x": X, "name": None},
-    ops.binary_mean_scaling_quantizer_grad: {"dy": X, "name": None},
-    ops.binary_channel_wise_mean_scaling_quantizer: {"x": X, "axis": -1, "name": None},
-    ops.binary_channel_wise_mean_scaling_quantizer_grad: {"dy": X, "name": None},
-    ops.ttq_weight_quantizer: {
-        "weights": X, "positive": 1.0, "negative": 1.0, "threshold": 0.05,
-        "negative_gradient": "exact", "name": None,
-    },
-    ops.ttq_weight_quantizer_grad: {
-        "dy": X, "weights": X, "positive": 1.0, "negative": 1.0, "threshold": 0.05,
-        "negative_gradient": "exact", "name": None,
-    },
-    ops.twn_weight_quantizer: {
-        "weights": X, "threshold": 0.7, "per_channel": True, "axis": -1, "name": None
-    },
-    ops.twn_weight_quantizer_grad: {"dy": X, "name": None},
+VALUES = {  # by the name of the argument: what a call works with
+    **dict.fromkeys(("x", "weights", "dy"), X),
+    "bit": 2, "max_value": 2.0, "threshold": 0.05, "positive": 1.0, "negative": 1.0,
+    "negative_gradient": "exact", "initial": 1.0, "per_channel": True, "axis": -1,
+    "backward": None, "dtype": tf.float32, "name": None,
 }  # fmt: skip
-FACTORIES = [f for f in ARGUMENTS if f.__module__ == "lowbit.factories"]
+
+
+def by_keyword(function):
+    """All arguments of a call that works."""
+    return {name: VALUES[name] for name in inspect.signature(function).parameters}
+
+
+FACTORIES = [getattr(lowbit, recorded.function(name)) for name in recorded.QUANTIZERS]
+OPS = [getattr(ops, recorded.function(name)) for name in recorded.OPS]
+ARGUMENTS = {function: by_keyword(function) for function in (*FACTORIES, *OPS)}
 
 
 def outcome(call, *arguments, **keywords):
@@ -222,7 +206,7 @@ def test_factories_and_ops(in_function):
 
 
 def configurations():
-    names = ["linear", "binary", "binary_channel", "ttq", "twn", "TWNWeightQuantizer", "None", ""]
+    names = [*_identifiers.ALIASES, "TWNWeightQuantizer", "None", ""]
     keys = ["bit", "max_value", "backward", "dtype", "axis", "threshold", "per_channel", "initial"]
     for name, value in itertools.product(names, HOSTILE):
         yield {"class_name": name, "config": value}

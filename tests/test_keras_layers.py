@@ -20,6 +20,7 @@ from conftest import DTYPES, TWN_THRESHOLD, assert_close
 
 import lowbit
 from lowbit import _keras, _loader, layers
+from lowbit._identifiers import ALIASES
 
 # The Keras layer, ours, their arguments, the shape of an input, the channel axes of the kernels.
 LAYERS = {
@@ -57,10 +58,12 @@ LAYERS = {
     ),
 }
 PER_CHANNEL_TWN = {"class_name": "twn", "config": {"per_channel": True}}
+PER_CHANNEL_ABSMEAN = {"class_name": "absmean", "config": {"per_channel": True}}
 EXPECTED = {  # what a kernel becomes, by the NumPy reference
     "binary": (lambda w, axis: reference.binary(w), "binary"),
     "binary_channel": (lambda w, axis: reference.binary(w, axis), "binary_channel"),
     "twn": (lambda w, axis: reference.twn(w, TWN_THRESHOLD, axis), PER_CHANNEL_TWN),
+    "absmean": (lambda w, axis: reference.absmean(w, axis), PER_CHANNEL_ABSMEAN),
     "ttq": (lambda w, axis: reference.ttq(w, abs(w).mean(), abs(w).mean(), 0.05), "ttq"),
     "linear": (
         lambda w, axis: reference.linear(w, 2, 0.1),
@@ -418,9 +421,10 @@ def test_aliases(dtype):
         "binary_channel": lowbit.binary_channel_wise_mean_scaling_quantizer(dtype=dtype, axis=-2),
         "ttq": lowbit.ttq_weight_quantizer(dtype=dtype, initial="mean"),
         "twn": lowbit.twn_weight_quantizer(dtype=dtype, axis=-2),
+        "absmean": lowbit.absmean_weight_quantizer(dtype=dtype, axis=-2),
     }
-    for alias, quantizer in expected.items():
-        assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(quantizer)
+    for alias in ALIASES:
+        assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(expected[alias])
     assert lowbit.get("twn") == lowbit.twn_weight_quantizer()
 
 
@@ -458,7 +462,7 @@ def test_get_returns_what_quantizes_already():
         (
             "ternary",
             ValueError,
-            "'ttq', 'twn', a configuration, a callable, or None, got 'ternary'",
+            ", ".join(map(repr, ALIASES)) + ", a configuration, a callable, or None, got 'ternary'",
         ),
         ({"class_name": "T"}, ValueError, "a callable, or None, got 'T'"),
         (3, TypeError, "a quantizer must be one of 'linear', 'binary', .*, got 3"),

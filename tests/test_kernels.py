@@ -21,6 +21,7 @@ from kernels import (
     GuardedPages,
     check,
     decided_inputs,
+    is_decided,
     random_inputs,
 )
 from kernels import run as run_on
@@ -214,7 +215,7 @@ def walk(library, kernel, dtype, layouts):
         library.lowbit_test_set_isa(b"baseline")
         library.lowbit_test_set_stream_bytes(ctypes.c_int64(1 << 40))
         right = [y.tobytes() for y in run(library, kernel, inputs, layout)]
-        if kernel != "twn" or reference.twn_is_decided(inputs[0].reshape(layout), 0.7, 1):
+        if is_decided(kernel, inputs[0].reshape(layout), axis=1):
             channels = {"layout": layout} if kernel in CHANNEL_KERNELS else {}
             check(kernel, inputs, [np.frombuffer(y, dtype) for y in right], **channels)
         library.lowbit_test_set_stream_bytes(ctypes.c_int64(0))

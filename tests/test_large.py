@@ -20,7 +20,11 @@ def test_the_mean_of_many_equal_values_is_that_value(dtype):
     value = tf.constant(0.1, dtype)
     x = tf.fill([MANY], value)
     one = tf.ones([], dtype)
-    for op in (ops.binary_mean_scaling_quantizer, lambda x: ops.twn_weight_quantizer(x, 0.7)):
+    for op in (
+        ops.binary_mean_scaling_quantizer,
+        lambda x: ops.twn_weight_quantizer(x, 0.7),
+        ops.absmean_weight_quantizer,
+    ):
         assert tf.reduce_all(op(x) == value)
     assert tf.reduce_all(ops.ttq_weight_quantizer(x, one, one, 0.05) == one)
 

@@ -35,6 +35,11 @@ def network():
             layers.QuantConv2DTranspose(3, 2, kernel_quantizer="binary", name="transposed"),
             keras.layers.Flatten(),
             layers.QuantDense(10, kernel_quantizer="twn", name="dense"),
+            layers.QuantDense(
+                4,
+                kernel_quantizer={"class_name": "absmean", "config": {"per_channel": True}},
+                name="last",
+            ),
         ]
     )
 
@@ -60,6 +65,8 @@ EXPECTED = {
     "transposed": (["binary"], None, [1], 63, 8 + 4 + 12, 4 * 63, {"1x32": 4 * 60}),
     # 270 weights of 2 bits, one scale, 10 biases.
     "dense": (["twn"], None, [2], 280, 68 + 4 + 40, 4 * 280, {"2x32": 270}),
+    # 40 weights of 2 bits, 4 scales, 4 biases.
+    "last": (["absmean"], None, [2], 44, 10 + 16 + 16, 4 * 44, {"2x32": 40}),
 }
 
 
@@ -91,7 +98,7 @@ def test_total(summary):
         "32x32": 3888,
         "2x2": 2592,
         "1x4": 128,
-        "2x32": 160 + 270,
+        "2x32": 160 + 270 + 40,
         "1x32": 240,
     }
 

@@ -42,10 +42,12 @@ CALLS = {
         dy, w, p[0], n[0], 0.7, **k
     ),
     "twn": lowbit_numpy.twn_weight_quantizer,
+    "absmean": lowbit_numpy.absmean_weight_quantizer,
 }
 CHANNEL_CALLS = {
     "binary": lowbit_numpy.binary_channel_wise_mean_scaling_quantizer,
     "twn": lambda w, axis=-1, **k: lowbit_numpy.twn_weight_quantizer(w, 0.7, True, axis, **k),
+    "absmean": lambda w, axis=-1, **k: lowbit_numpy.absmean_weight_quantizer(w, True, axis, **k),
 }
 
 
@@ -104,6 +106,7 @@ OPS = {
     "ttq": lambda ops, w, p, n: ops.ttq_weight_quantizer(w, p[0], n[0], 0.7),
     "ttq_grad": lambda ops, dy, w, p, n: ops.ttq_weight_quantizer_grad(dy, w, p[0], n[0], 0.7),
     "twn": lambda ops, w: ops.twn_weight_quantizer(w, 0.7),
+    "absmean": lambda ops, w: ops.absmean_weight_quantizer(w),
 }
 
 
@@ -345,6 +348,7 @@ CHANNEL_WISE = lowbit_numpy.binary_channel_wise_mean_scaling_quantizer
 TTQ = lowbit_numpy.ttq_weight_quantizer
 TTQ_GRAD = lowbit_numpy.ttq_weight_quantizer_grad
 TWN = lowbit_numpy.twn_weight_quantizer
+ABSMEAN = lowbit_numpy.absmean_weight_quantizer
 FOUR = "float16, bfloat16, float32, float64"
 
 
@@ -422,6 +426,14 @@ FOUR = "float16, bfloat16, float32, float64"
         (lambda: TWN(X, -1), ValueError, "threshold must be finite and >= 0, got -1"),
         (lambda: TWN(X, 10**400), ValueError, "threshold must be finite and >= 0, got 1000"),
         (lambda: TWN(X, per_channel=1), TypeError, "per_channel must be a bool, got 1"),
+        (lambda: ABSMEAN(X.astype(int)), TypeError, f"weights must have dtype {FOUR}, got int64"),
+        (lambda: ABSMEAN(X, 0.7), TypeError, "per_channel must be a bool, got 0.7"),
+        (lambda: ABSMEAN(X, axis="last"), TypeError, "axis must be an integer, got 'last'"),
+        (
+            lambda: ABSMEAN(X, True, 2),
+            ValueError,
+            "axis must be in [-2, 2) for an array of rank 2, got 2",
+        ),
         (lambda: BINARY(X, threads=0), ValueError, "threads must be >= 1, got 0"),
         (
             lambda: BINARY(X, threads=1.5),
@@ -505,21 +517,18 @@ def python(code, check=True, **environment):
 
 
 SMALL_STACK = 64 << 10  # NumPy's own functions work with it
+FUNCTIONS = [
+    f for f in map(lowbit_numpy.__dict__.get, lowbit_numpy.__all__) if inspect.isfunction(f)
+]
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "binary_mean_scaling_quantizer(w)",
-        "binary_channel_wise_mean_scaling_quantizer(w)",
-        "linear_mid_tread_half_quantizer(w, 2, 2.0)",
-        "linear_mid_tread_half_quantizer_grad(w, w, 2.0)",
-        "ttq_weight_quantizer(w, 1.0, 1.0)",
-        "ttq_weight_quantizer_grad(w, w, 1.0, 1.0)",
-        "twn_weight_quantizer(w, per_channel=True)",
-    ],
-)
-def test_a_thread_with_a_small_stack(call):
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_a_thread_with_a_small_stack(function):
+    numbers = {"bit": "2", "max_value": "2.0", "positive": "1.0", "negative": "1.0"}
+    parameters = inspect.signature(function).parameters.values()
+    arguments = [numbers.get(p.name, "w") for p in parameters if p.default is p.empty]
+    arguments += ["per_channel=True" for p in parameters if p.name == "per_channel"]
+    call = f"{function.__name__}({', '.join(arguments)})"
     code = (
         "import threading, numpy as np, lowbit_numpy\n"
         "shapes = [(130, 4099), (576, 64), (3, 300)]\n"

@@ -19,6 +19,7 @@ QUANTIZERS = {
     "channel, axis 0": lowbit.binary_channel_wise_mean_scaling_quantizer(axis=0),
     "half": lowbit.twn_weight_quantizer(dtype="half"),
     "ttq": "ttq",
+    "absmean": "absmean",
     "function": tf.nn.relu,
 }
 

@@ -11,12 +11,13 @@ import timeit
 
 import numpy as np
 import pytest
+import recorded
 import tensorflow as tf
 from conftest import assert_close, gradient_of, random_array
 
 import lowbit
 import lowbit.reference
-from lowbit import ops, quantizers
+from lowbit import _identifiers, ops, quantizers
 
 SIGNATURES = {
     "linear_mid_tread_half_quantizer": "bit=None, max_value=None, backward=None, dtype=tf.float32",
@@ -26,6 +27,7 @@ SIGNATURES = {
         "threshold=0.05, dtype=tf.float32, *, negative_gradient='exact', initial=1.0"
     ),
     "twn_weight_quantizer": "threshold=0.7, dtype=tf.float32, *, per_channel=False, axis=-1",
+    "absmean_weight_quantizer": "dtype=tf.float32, *, per_channel=False, axis=-1",
 }
 
 
@@ -46,6 +48,8 @@ EXAMPLES = {  # as written, and what is equal to nothing else here
     "ttq_mean": lambda: lowbit.ttq_weight_quantizer(0.1, initial="mean"),
     "twn": lambda: lowbit.twn_weight_quantizer(),
     "twn_per_channel": lambda: lowbit.twn_weight_quantizer(0.5, per_channel=True, axis=0),
+    "absmean": lambda: lowbit.absmean_weight_quantizer(),
+    "absmean_per_channel": lambda: lowbit.absmean_weight_quantizer(per_channel=True, axis=0),
 }
 
 
@@ -54,7 +58,7 @@ def example(request):
     return EXAMPLES[request.param]
 
 
-@pytest.mark.parametrize("factory", SIGNATURES)
+@pytest.mark.parametrize("factory", [recorded.function(cls) for cls in recorded.QUANTIZERS])
 def test_signature(factory):
     def text(parameter):
         default = parameter.default
@@ -67,21 +71,12 @@ def test_signature(factory):
     assert ", ".join(positional + star + keyword_only) == SIGNATURES[factory]
 
 
-@pytest.mark.parametrize(
-    ("factory", "cls"),
-    [
-        (lambda: lowbit.linear_mid_tread_half_quantizer(2, 2.0), "LinearMidTreadHalfQuantizer"),
-        (lowbit.binary_mean_scaling_quantizer, "BinaryMeanScalingQuantizer"),
-        (
-            lowbit.binary_channel_wise_mean_scaling_quantizer,
-            "BinaryChannelWiseMeanScalingQuantizer",
-        ),
-        (lowbit.ttq_weight_quantizer, "TTQWeightQuantizer"),
-        (lowbit.twn_weight_quantizer, "TWNWeightQuantizer"),
-    ],
-)
-def test_factories_return_instances_of_small_classes(factory, cls):
-    assert type(factory()) is getattr(quantizers, cls)
+@pytest.mark.parametrize("cls", recorded.QUANTIZERS)
+def test_factories_return_instances_of_small_classes(cls):
+    arguments = {"bit": 2, "max_value": 2.0} if cls == "LinearMidTreadHalfQuantizer" else {}
+    quantizer = getattr(lowbit, recorded.function(cls))(**arguments)
+    assert type(quantizer) is getattr(quantizers, cls)
+    assert quantizer.op_type == cls
 
 
 def test_config_round_trip(example):
@@ -178,6 +173,11 @@ def test_factories_agree_with_the_ops(dtype):
             lowbit.twn_weight_quantizer(0.4, dtype, per_channel=True, axis=0),
             ops.twn_weight_quantizer(x, 0.4, per_channel=True, axis=0),
         ),
+        (lowbit.absmean_weight_quantizer(dtype), ops.absmean_weight_quantizer(x)),
+        (
+            lowbit.absmean_weight_quantizer(dtype, per_channel=True, axis=0),
+            ops.absmean_weight_quantizer(x, per_channel=True, axis=0),
+        ),
     ]
     for quantizer, expected in pairs:
         assert_close(quantizer(x).numpy(), expected.numpy(), exact=True)
@@ -270,7 +270,7 @@ def test_ttq_learns():
 # --- comparison at the pace of a tf.function's calls ----------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["linear", "binary", "binary_channel", "twn"])
+@pytest.mark.parametrize("name", sorted(_identifiers.ALIASES.keys() - {"ttq"}))
 def test_comparison_takes_no_longer_than_that_of_a_few_tuples(name):
     """It took 187 us, and a hash 54, where a tuple takes 0.1: at each call of a `tf.function`."""
     one, other = lowbit.get(name), lowbit.get(name)

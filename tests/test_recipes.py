@@ -12,13 +12,11 @@ import sys
 import kernels
 import numpy as np
 import pytest
-from google.protobuf import text_format
+import recorded
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.framework.op_def_pb2 import OpList
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "build/liblowbit_kernels_test.so"
-RECORD = text_format.Parse((ROOT / "tests/registry.txt").read_text(), OpList())
 DTYPES = [types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE]
 
 needs_library = pytest.mark.skipif(not LIBRARY.exists(), reason="run make build")
@@ -76,11 +74,11 @@ def registered(op):
 
 @needs_library
 def test_every_op_is_described():
-    assert sorted(described()) == sorted(op.name for op in RECORD.op)
+    assert sorted(described()) == sorted(recorded.OPS)
 
 
 @needs_library
-@pytest.mark.parametrize("op", RECORD.op, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", recorded.OPS.values(), ids=recorded.OPS)
 def test_signature(op):
     ours = described()[op.name]
     if ours.get("straight_through"):

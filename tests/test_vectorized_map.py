@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import recorded
 import tensorflow as tf
 from conftest import BIT, MAX_VALUE, QUANTIZERS, assert_close, random_array
 
@@ -10,8 +11,10 @@ import lowbit
 from lowbit import ops
 
 CASES = {quantizer.name: quantizer.op for quantizer in QUANTIZERS}
-# One call does all iterations, whatever their size; or if they have 256 elements or more.
-ELEMENT_WISE, STATISTIC = {"linear"}, {"binary", "twn"}
+# One call does all iterations, whatever their size; or, with a mean of the whole tensor, if they
+# have 256 elements or more.
+ELEMENT_WISE = {"linear"}
+STATISTIC = {q.name for q in QUANTIZERS if not q.exact and not q.channels}
 SHAPES = [(3, 255), (3, 256), (1, 300), (5, 7, 11, 13), (2, 16385), (4, 2, 3), (0, 5), (0, 300)]
 
 
@@ -89,15 +92,9 @@ def test_the_linear_gradient_where_one_tensor_varies(invariant):
     check(function, elements, loop=False)
 
 
-@pytest.mark.parametrize(
-    "grad",
-    [
-        ops.binary_mean_scaling_quantizer_grad,
-        ops.binary_channel_wise_mean_scaling_quantizer_grad,
-        ops.twn_weight_quantizer_grad,
-    ],
-)
-def test_straight_through_gradients(grad):
+@pytest.mark.parametrize("op_type", recorded.STRAIGHT_THROUGH)
+def test_straight_through_gradients(op_type):
+    grad = getattr(ops, recorded.function(op_type))
     check(grad, [random_array((4, 9), tf.float32)], loop=False)
 
 

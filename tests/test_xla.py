@@ -110,6 +110,7 @@ def test_channel_axes(dtype):
         for x, (_, axis) in zip(arrays, XLA_CHANNEL_SHAPES, strict=True):
             yield ops.binary_channel_wise_mean_scaling_quantizer(x, axis=axis)
             yield ops.twn_weight_quantizer(x, CHANNEL_THRESHOLD, per_channel=True, axis=axis)
+            yield ops.absmean_weight_quantizer(x, per_channel=True, axis=axis)
 
     arrays = [tf.constant(random_array(shape, dtype, seed=1)) for shape, _ in XLA_CHANNEL_SHAPES]
     check(lambda *xs: list(quantize(*xs)), *arrays, exact=False)
@@ -226,6 +227,7 @@ def test_bounded_dynamic_channels():
         return [
             ops.binary_channel_wise_mean_scaling_quantizer(columns),
             ops.twn_weight_quantizer(columns, CHANNEL_THRESHOLD, per_channel=True),
+            ops.absmean_weight_quantizer(columns, per_channel=True),
         ]
 
     check(quantize, tf.constant(x), exact=False)
@@ -241,6 +243,7 @@ def test_bounded_dynamic_channels_of_any_axis():
             return [
                 ops.binary_channel_wise_mean_scaling_quantizer(rows, axis=axis),
                 ops.twn_weight_quantizer(rows, CHANNEL_THRESHOLD, per_channel=True, axis=axis),
+                ops.absmean_weight_quantizer(rows, per_channel=True, axis=axis),
             ]
 
         check(quantize, tf.constant(x), exact=False)
@@ -254,6 +257,7 @@ def test_empty_channels_take_no_memory(shape):
         for quantize in (
             lambda x, a=axis: ops.binary_channel_wise_mean_scaling_quantizer(x, axis=a),
             lambda x, a=axis: ops.twn_weight_quantizer(x, 0.7, per_channel=True, axis=a),
+            lambda x, a=axis: ops.absmean_weight_quantizer(x, per_channel=True, axis=a),
         ):
             assert by_xla(quantize, x).shape == shape
 

@@ -46,6 +46,14 @@ def twn(
     return torch.where(w > 0, scale, -scale).masked_fill(dead, 0)
 
 
+def absmean(w: Tensor, per_channel: bool = False, wide: torch.dtype | None = None) -> Tensor:
+    """Of the whole tensor, or of each channel of [outer, channels, inner]."""
+    mean = w.abs().mean(**_axes(per_channel), dtype=wide)
+    scale = mean.to(w.dtype)
+    dead = w.abs() <= (mean / 2).to(w.dtype)
+    return torch.where(w > 0, scale, -scale).masked_fill(dead, 0)
+
+
 def ttq(
     w: Tensor,
     positive: Tensor,
@@ -95,6 +103,8 @@ def outputs(
         return [binary(*inputs, per_channel, wide)]
     if kernel == "twn":
         return [twn(*inputs, hyper, per_channel, wide)]
+    if kernel == "absmean":
+        return [absmean(*inputs, per_channel, wide)]
     if kernel == "ttq":
         return [ttq(*inputs, hyper, wide)]
     if kernel == "ttq_grad":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is timed on a GPU: seven ops, as in benchmarks/cases.py, the sizes, and the data."""
+"""What is timed on a GPU: eight ops, as in benchmarks/cases.py, the sizes, and the data."""
 
 from __future__ import annotations
 
@@ -115,6 +115,7 @@ OPS = (
     Op("binary", "binary", 2, 0.0),
     Op("channel-wise", "binary", 2, 0.0, per_channel=True),
     Op("TWN", "twn", 2, 0.7),
+    Op("absmean", "absmean", 2, 0.0),
     Op("TTQ", "ttq", 2, 0.05),
     Op("TTQ gradient", "ttq_grad", 3, 0.05),
 )

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the two ternary quantizers share: a dead zone |w| <= threshold that maps to zero.
+// What the ternary quantizers share: a dead zone |w| <= threshold that maps to zero.
 #ifndef LOWBIT_CORE_TERNARY_H_
 #define LOWBIT_CORE_TERNARY_H_
 

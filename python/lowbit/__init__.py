@@ -46,6 +46,7 @@ if not _starts_command_line():
     from lowbit._identifiers import get
     from lowbit._loader import library_path
     from lowbit.factories import (
+        absmean_weight_quantizer,
         binary_channel_wise_mean_scaling_quantizer,
         binary_mean_scaling_quantizer,
         linear_mid_tread_half_quantizer,
@@ -88,6 +89,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "__version__",
+    "absmean_weight_quantizer",
     "binary_channel_wise_mean_scaling_quantizer",
     "binary_mean_scaling_quantizer",
     "blueoil",

@@ -72,6 +72,8 @@ _GRADIENTS: dict[str, Callable[..., Any]] = {
     "TTQWeightQuantizerGrad": _ttq_grad,
     "TWNWeightQuantizer": lambda op, dy: (dy, None),
     "TWNWeightQuantizerGrad": _straight_through,
+    "AbsmeanWeightQuantizer": _straight_through,
+    "AbsmeanWeightQuantizerGrad": _straight_through,
 }
 
 

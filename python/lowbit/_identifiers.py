@@ -17,6 +17,7 @@ ALIASES: dict[str, tuple[type[quantizers.Quantizer], dict[str, Any]]] = {
     "binary_channel": (quantizers.BinaryChannelWiseMeanScalingQuantizer, {}),
     "ttq": (quantizers.TTQWeightQuantizer, {"initial": "mean"}),
     "twn": (quantizers.TWNWeightQuantizer, {}),
+    "absmean": (quantizers.AbsmeanWeightQuantizer, {}),
 }
 CLASSES = {cls.__name__: cls for cls, _ in ALIASES.values()}
 
@@ -36,13 +37,13 @@ def get(
     """The quantizer that an identifier stands for.
 
     `"linear"` has 2 bits and a maximum of 2, as Blueoil's networks; `"ttq"` starts its scales at
-    the mean of the absolute weights; `"binary"`, `"binary_channel"` and `"twn"` have the defaults
-    of their factories.
+    the mean of the absolute weights; `"binary"`, `"binary_channel"`, `"twn"` and `"absmean"` have
+    the defaults of their factories.
 
     Args:
         identifier: One of
 
-            - an alias: `"linear"`, `"binary"`, `"binary_channel"`, `"ttq"`, `"twn"`;
+            - an alias: `"linear"`, `"binary"`, `"binary_channel"`, `"ttq"`, `"twn"`, `"absmean"`;
             - a configuration: `{"class_name": alias or class, "config": arguments}`, which may omit
               arguments, or what `keras.saving.serialize_keras_object` made;
             - a quantizer, or any other callable, or None: returned as it is.

@@ -38,12 +38,16 @@ def _binary(iterations: Any) -> Any:
     return pfor.wrap(ops.binary_channel_wise_mean_scaling_quantizer(x, axis=0), True)
 
 
-def _twn(iterations: Any) -> Any:
-    if iterations.get_attr("per_channel"):
-        raise pfor.ConversionNotImplementedError("a statistic per iteration and channel")
-    weights, threshold = _channels(iterations), iterations.unstacked_input(1)
-    y = ops.twn_weight_quantizer(weights, threshold, per_channel=True, axis=0)
-    return pfor.wrap(y, True)
+def _unless_per_channel(op: Callable[..., tf.Tensor]) -> Callable[[Any], Any]:
+    """The converter of an op of weights, and scalars, that may have a statistic per channel."""
+
+    def convert(iterations: Any) -> Any:
+        if iterations.get_attr("per_channel"):
+            raise pfor.ConversionNotImplementedError("a statistic per iteration and channel")
+        scalars = [iterations.unstacked_input(i) for i in range(1, iterations.num_inputs)]
+        return pfor.wrap(op(_channels(iterations), *scalars, per_channel=True, axis=0), True)
+
+    return convert
 
 
 def _channels(iterations: Any) -> tf.Tensor:
@@ -62,8 +66,10 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "BinaryChannelWiseMeanScalingQuantizerGrad": _element_wise(
         ops.binary_channel_wise_mean_scaling_quantizer_grad, 1
     ),
-    "TWNWeightQuantizer": _twn,
+    "TWNWeightQuantizer": _unless_per_channel(ops.twn_weight_quantizer),
     "TWNWeightQuantizerGrad": _element_wise(ops.twn_weight_quantizer_grad, 1),
+    "AbsmeanWeightQuantizer": _unless_per_channel(ops.absmean_weight_quantizer),
+    "AbsmeanWeightQuantizerGrad": _element_wise(ops.absmean_weight_quantizer_grad, 1),
 }
 
 

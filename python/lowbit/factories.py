@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The factories of `blueoil.quantizations`, with the same names and positional arguments.
+"""The factories: those of `blueoil.quantizations`, with their positional arguments, and absmean.
 
 Each returns a callable `quantizer(x)` that raises `TypeError` for a tensor of another dtype than
 `dtype`: half, bfloat16, float32 or float64. Wrong arguments raise `ValueError` or `TypeError` here.
@@ -172,3 +172,30 @@ def twn_weight_quantizer(
         TypeError: An argument has a wrong type.
     """
     return quantizers.TWNWeightQuantizer(threshold, dtype, per_channel=per_channel, axis=axis)
+
+
+@_autograph.leave
+def absmean_weight_quantizer(
+    dtype: Any = tf.float32, *, per_channel: bool = False, axis: int = -1
+) -> quantizers.AbsmeanWeightQuantizer:
+    """Quantizes weights to three values.
+
+        s  = mean(|w|)
+        y  = +s where w > s / 2,  -s where w < -s / 2,  0 elsewhere
+        dw = dy
+
+    Source: BitNet b1.58 (arXiv:2402.17764), which writes it as `s * round(clip(w / s, -1, 1))`.
+
+    Args:
+        dtype: Of w and y.
+        per_channel: Whether s is per channel, not over all elements.
+        axis: The channel axis: -1 for convolution and dense kernels, -2 for depthwise ones.
+
+    Returns:
+        A callable that maps w of any shape to y of the same shape.
+
+    Raises:
+        ValueError: `axis` is out of range.
+        TypeError: An argument has a wrong type.
+    """
+    return quantizers.AbsmeanWeightQuantizer(dtype, per_channel=per_channel, axis=axis)

@@ -278,6 +278,50 @@ def twn_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
     )
 
 
+@_autograph.leave
+def absmean_weight_quantizer(
+    weights: Any,
+    per_channel: bool = False,
+    axis: int = -1,
+    name: str | None = None,
+) -> tf.Tensor:
+    """`+s` where `w > s / 2`, `-s` where `w < -s / 2`, else 0: `s = mean(|w|)`.
+
+    Source: BitNet b1.58 (arXiv:2402.17764).
+
+    Args:
+        weights: The latent weights.
+        per_channel: Whether `s` is per channel.
+        axis: The channel axis, in `[-rank, rank)`.
+        name: Of the op.
+
+    Returns:
+        The quantized weights.
+    """
+    return _ops.absmean_weight_quantizer(
+        _arguments.tensor(weights, "weights"),
+        per_channel=_arguments.flag(per_channel, "per_channel"),
+        axis=_arguments.axis(axis),
+        name=_arguments.op_name(name),
+    )
+
+
+@_autograph.leave
+def absmean_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor:
+    """Straight through: `dweights = dy`, without a copy.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        name: Of the op.
+
+    Returns:
+        The gradient with respect to `weights`.
+    """
+    return _ops.absmean_weight_quantizer_grad(
+        _arguments.tensor(dy, "dy"), name=_arguments.op_name(name)
+    )
+
+
 def _hyper(value: Any, name: str, dtype: tf.DType) -> Any:
     """A hyper-parameter of an op on tensors of `dtype`."""
     hint = _arguments.hyper_dtype(dtype)

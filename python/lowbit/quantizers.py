@@ -542,3 +542,26 @@ class TWNWeightQuantizer(Quantizer):
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         return ops.twn_weight_quantizer(x, self.threshold, self.per_channel, self.axis)
+
+
+class AbsmeanWeightQuantizer(Quantizer):
+    """Weights to three values: what `lowbit.absmean_weight_quantizer` returns."""
+
+    op_type = "AbsmeanWeightQuantizer"
+    bits = 2
+    _input_name = "weights"
+
+    def __init__(
+        self, dtype: Any = tf.float32, *, per_channel: bool = False, axis: int = -1
+    ) -> None:
+        super().__init__()
+        self.dtype = _arguments.dtype(dtype)
+        self.per_channel = _arguments.flag(per_channel, "per_channel")
+        self.axis = _arguments.axis(axis)
+
+    def scale_count(self, shape: Sequence[int]) -> int:
+        """One, or one a channel."""
+        return shape[self.axis] if self.per_channel else 1
+
+    def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
+        return ops.absmean_weight_quantizer(x, self.per_channel, self.axis)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The five quantizers composed from stock TensorFlow ops: the peer in tests, benchmarks and demo.
+"""The quantizers composed from stock TensorFlow ops: the peer in tests, benchmarks and demo.
 
 Same names, signatures, formulas and gradients as lowbit's own factories, written the way one would
 without lowbit. It needs no op library. Two things differ: statistics are summed in the dtype of
@@ -222,4 +222,23 @@ def twn_weight_quantizer(
         return tf.where(weights > limit, scale, tf.where(weights < -limit, -scale, zero))
 
     quantize = _straight_through(forward, "TWNWeightQuantizer", None)
+    return lambda x: quantize(_checked(x, dtype))
+
+
+def absmean_weight_quantizer(
+    dtype: tf.DType = tf.float32, *, per_channel: bool = False, axis: int = -1
+) -> Quantizer:
+    """`+s` where `w > s / 2`, `-s` where `w < -s / 2`, else 0; gradient: straight through.
+
+    `s = mean(|w|)`, over the whole tensor or, with `per_channel`, for each channel of `axis`.
+    """
+    dtype = tf.as_dtype(dtype)
+
+    def forward(weights: tf.Tensor) -> tf.Tensor:
+        axes = _other_axes(weights, axis) if per_channel else None
+        scale = tf.reduce_mean(tf.abs(weights), axes, keepdims=True)
+        limit, zero = scale / 2, tf.zeros([], dtype)
+        return tf.where(weights > limit, scale, tf.where(weights < -limit, -scale, zero))
+
+    quantize = _straight_through(forward, "AbsmeanWeightQuantizer", None)
     return lambda x: quantize(_checked(x, dtype))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The five quantizers and their gradients on NumPy arrays, by lowbit's CPU kernels.
+"""The quantizers and their gradients on NumPy arrays, by lowbit's CPU kernels.
 
 For tools that quantize weights offline: importing it takes NumPy alone, not TensorFlow. Results
 have the bits of the TensorFlow ops on a CPU, for any number of threads and any SIMD level.
@@ -19,8 +19,8 @@ Every function raises `TypeError` where an argument has a wrong type or dtype, `
 has a wrong value or shape, with a message that names the argument, what is required, and what was
 given, and `MemoryError`.
 
-The gradients of the binary quantizers and of TWN are straight through: `dx` is `dy` itself, and
-needs no function.
+The gradients of the binary quantizers, of TWN and of absmean are straight through: `dx` is `dy`
+itself, and needs no function.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ if os.environ.get("LOWBIT_ISA") not in (None, "", _kernels.isa()):
 
 __all__ = [
     "TTQGradients",
+    "absmean_weight_quantizer",
     "binary_channel_wise_mean_scaling_quantizer",
     "binary_mean_scaling_quantizer",
     "linear_mid_tread_half_quantizer",
@@ -330,12 +331,50 @@ def twn_weight_quantizer(
     """
     w, dtype = _arguments.array(weights, "weights")
     threshold = _kernels.in_ieee(_arguments.threshold, threshold, w)
-    axis = _arguments.integer(axis, "axis")
-    channels = _arguments.flag(per_channel, "per_channel")
-    layout = _arguments.layout(w, "weights", axis) if channels else None
+    layout = _per_channel(per_channel, axis, w)
     result = _arguments.Result(out, "weights", w)
     threads = _arguments.threads(threads, w)
     return _run("TWNWeightQuantizer", dtype, threads, result, [w], [threshold], layout)
+
+
+def absmean_weight_quantizer(
+    weights: npt.ArrayLike,
+    per_channel: bool = False,
+    axis: int = -1,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """`+s` where `w > s / 2`, `-s` where `w < -s / 2`, else 0: `s = mean(|w|)`.
+
+    Source: BitNet b1.58 (arXiv:2402.17764).
+
+    Args:
+        weights: The latent weights, of any shape. NaN makes NaN of all that shares its `s`.
+        per_channel: Whether `s` is per channel.
+        axis: The channel axis, in `[-rank, rank)`.
+        out: Where to put the result; may be `weights`.
+        threads: How many threads may be used.
+
+    Returns:
+        The quantized weights, of the shape and dtype of `weights`.
+
+    Raises:
+        TypeError: `weights` has another dtype, `per_channel` is no bool, or `axis` no integer.
+        ValueError: There is no such axis, or `out` has another shape.
+    """
+    w, dtype = _arguments.array(weights, "weights")
+    layout = _per_channel(per_channel, axis, w)
+    result = _arguments.Result(out, "weights", w)
+    threads = _arguments.threads(threads, w)
+    return _run("AbsmeanWeightQuantizer", dtype, threads, result, [w], layout=layout)
+
+
+def _per_channel(per_channel: Any, axis: Any, w: np.ndarray) -> tuple[int, int, int] | None:
+    """The layout of the channels of `weights`, if each has a statistic of its own."""
+    axis = _arguments.integer(axis, "axis")
+    channels = _arguments.flag(per_channel, "per_channel")
+    return _arguments.layout(w, "weights", axis) if channels else None
 
 
 def _scales(

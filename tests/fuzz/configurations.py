@@ -17,17 +17,12 @@ import tensorflow as tf
 from cases import Fault
 
 import lowbit
+from lowbit import _identifiers
 
 ERRORS = (TypeError, ValueError)
 RUN_ERRORS = (*ERRORS, tf.errors.InvalidArgumentError)
-ALIASES = ("linear", "binary", "binary_channel", "ttq", "twn")
-CLASSES = (
-    "LinearMidTreadHalfQuantizer",
-    "BinaryMeanScalingQuantizer",
-    "BinaryChannelWiseMeanScalingQuantizer",
-    "TTQWeightQuantizer",
-    "TWNWeightQuantizer",
-)
+ALIASES = tuple(_identifiers.ALIASES)
+CLASSES = tuple(_identifiers.CLASSES)
 VALUES = (
     *(None, True, False, 0, 1, -1, 2, 3, 32, 33, 2**31, -(2**31) - 1, 2**63, -(2**63), 10**30),
     *(10**400, 0.0, 0.5, 0.7, 1.0, 2.0, -1.0, 1e-45, 1e39, float("nan"), float("inf"), "", "mean"),
@@ -52,13 +47,10 @@ RIGHT = {  # arguments that are right, so that one wrong is alone
     "initial": (1.0, "mean"),
 }
 OF_CLASS = {
-    "linear": ("bit", "max_value", "backward", "dtype"),
-    "binary": ("backward", "dtype"),
-    "binary_channel": ("backward", "dtype", "axis"),
-    "ttq": ("threshold", "dtype", "negative_gradient", "initial"),
-    "twn": ("threshold", "dtype", "per_channel", "axis"),
+    name: cls.parameters()
+    for alias, (cls, _) in _identifiers.ALIASES.items()
+    for name in (alias, cls.__name__)
 }
-OF_CLASS.update({cls: OF_CLASS[alias] for alias, cls in zip(ALIASES, CLASSES, strict=True)})
 LAYERS = {  # and an input
     "QuantDense": ({"units": 3}, [2, 4]),
     "QuantConv1D": ({"filters": 2, "kernel_size": 2}, [1, 5, 3]),

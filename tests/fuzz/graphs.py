@@ -8,6 +8,7 @@ are, and converted. No crash, and of the conversion no other exception than it d
 import contextlib
 
 import numpy as np
+import recorded
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
@@ -18,16 +19,8 @@ import lowbit
 
 v1 = tf.compat.v1
 OPS = {  # the types of their inputs: T, M, or int32
-    "LinearMidTreadHalfQuantizer": "TIM",
-    "LinearMidTreadHalfQuantizerGrad": "TTM",
-    "BinaryMeanScalingQuantizer": "T",
-    "BinaryMeanScalingQuantizerGrad": "T",
-    "BinaryChannelWiseMeanScalingQuantizer": "T",
-    "BinaryChannelWiseMeanScalingQuantizerGrad": "T",
-    "TTQWeightQuantizer": "TTTM",
-    "TTQWeightQuantizerGrad": "TTTTM",
-    "TWNWeightQuantizer": "TM",
-    "TWNWeightQuantizerGrad": "T",
+    name: "".join(argument.type_attr or "I" for argument in op.input_arg)
+    for name, op in recorded.OPS.items()
 }
 NUMBERS = [types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE]
 TYPES = [*NUMBERS, types_pb2.DT_INT32, types_pb2.DT_STRING, types_pb2.DT_BOOL, types_pb2.DT_INT64]

@@ -93,14 +93,19 @@ FUNCTIONS = [
         lambda a: [reference.twn(a["weights"], a["threshold"], _axis(a))],
         is_exact=False,
     ),
-    *(
-        Function(f"{name}_grad", ("dy",), (), lambda a: [a["dy"]], in_numpy=False)
-        for name in (
-            "binary_mean_scaling_quantizer",
-            "binary_channel_wise_mean_scaling_quantizer",
-            "twn_weight_quantizer",
-        )
+    Function(
+        "absmean_weight_quantizer",
+        ("weights",),
+        ("per_channel", "axis"),
+        lambda a: [reference.absmean(a["weights"], _axis(a))],
+        is_exact=False,
     ),
+]
+_NAMES = [f.name for f in FUNCTIONS]
+FUNCTIONS += [  # the straight-through gradients: of all that have none above
+    Function(f"{name}_grad", ("dy",), (), lambda a: [a["dy"]], in_numpy=False)
+    for name in _NAMES
+    if not name.endswith("_grad") and f"{name}_grad" not in _NAMES
 ]
 
 WRONG = {
@@ -173,6 +178,8 @@ class Call:
                 return False
         if self.function.name == "twn_weight_quantizer":
             return reference.twn_is_decided(x, self.values["threshold"], _axis(self.values))
+        if self.function.name == "absmean_weight_quantizer":
+            return reference.absmean_is_decided(x, _axis(self.values))
         return True
 
     def _error(self, i):

@@ -53,6 +53,7 @@ CHANNEL_WISE = Recipe(
     "binary channel-wise", 1, 2, lambda q: q.binary_channel_wise_mean_scaling_quantizer()
 )
 TWN = Recipe("TWN", 2, 2, lambda q: q.twn_weight_quantizer())
+ABSMEAN = Recipe("absmean", 2, 2, lambda q: q.absmean_weight_quantizer())
 TTQ = Recipe("TTQ", 2, 2, lambda q: q.ttq_weight_quantizer(initial="mean"))
 TTQ_PAPER = Recipe(
     'TTQ, "paper" gradient',
@@ -60,7 +61,7 @@ TTQ_PAPER = Recipe(
     2,
     lambda q: q.ttq_weight_quantizer(initial="mean", negative_gradient="paper"),
 )
-RECIPES = (FLOAT, BINARY, CHANNEL_WISE, TWN, TTQ, TTQ_PAPER)
+RECIPES = (FLOAT, BINARY, CHANNEL_WISE, TWN, ABSMEAN, TTQ, TTQ_PAPER)
 
 
 class Network:

@@ -164,6 +164,13 @@ _CHECKS: dict[str, Callable[..., bool]] = {
         [[-2.0, 0.0, 0.0], [0.0, 0.0, 2.0]],
     ),
     "TWNWeightQuantizerGrad": _check(lambda ops, x, dy: ops.twn_weight_quantizer_grad(dy), _DY),
+    "AbsmeanWeightQuantizer": _check(
+        lambda ops, x, dy: ops.absmean_weight_quantizer(x, per_channel=True),
+        [[-1.25, -0.75, 0.0], [0.0, 0.75, 1.0]],
+    ),
+    "AbsmeanWeightQuantizerGrad": _check(
+        lambda ops, x, dy: ops.absmean_weight_quantizer_grad(dy), _DY
+    ),
 }
 
 if __name__ == "__main__":

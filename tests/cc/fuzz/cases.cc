@@ -97,7 +97,7 @@ Layout Empty(Random& random) {
 }
 
 Layout RandomLayout(Random& random, int kernel, bool threaded) {
-  const bool has_channels = kernel == kBinary || kernel == kTwn;
+  const bool has_channels = kernel == kBinary || kernel == kTwn || kernel == kAbsmean;
   if (!threaded && random.OneIn(30)) return Empty(random);
   if (!has_channels || random.OneIn(4)) {
     const int64_t size = threaded ? kSerial + 1 + random.Between(0, 20) * 7777 : Size(random);

@@ -12,20 +12,21 @@
 
 namespace lowbit::fuzz {
 
-enum Kernel { kLinear, kLinearGrad, kBinary, kTtq, kTtqGrad, kTwn, kKernels };
-constexpr const char* kKernelNames[] = {"linear", "linear_grad", "binary",
-                                        "ttq",    "ttq_grad",    "twn"};
+enum Kernel { kLinear, kLinearGrad, kBinary, kTtq, kTtqGrad, kTwn, kAbsmean, kKernels };
+constexpr const char* kKernelNames[] = {"linear",   "linear_grad", "binary", "ttq",
+                                        "ttq_grad", "twn",         "absmean"};
 // One of each recipe.
 constexpr const char* kOps[] = {"LinearMidTreadHalfQuantizer",
                                 "LinearMidTreadHalfQuantizerGrad",
                                 "BinaryChannelWiseMeanScalingQuantizer",
                                 "TTQWeightQuantizer",
                                 "TTQWeightQuantizerGrad",
-                                "TWNWeightQuantizer"};
+                                "TWNWeightQuantizer",
+                                "AbsmeanWeightQuantizer"};
 constexpr const char* kDtypeNames[] = {"float16", "bfloat16", "float32", "float64"};
-constexpr int kInputs[kKernels] = {1, 2, 1, 3, 4, 1};   // of each kernel
-constexpr int kTensors[kKernels] = {1, 2, 1, 1, 2, 1};  // of these, the first ones; then scales
-constexpr int kOutputs[kKernels] = {1, 1, 1, 1, 3, 1};  // a tensor, then scalars
+constexpr int kInputs[kKernels] = {1, 2, 1, 3, 4, 1, 1};   // of each kernel
+constexpr int kTensors[kKernels] = {1, 2, 1, 1, 2, 1, 1};  // of these, the first ones; then scales
+constexpr int kOutputs[kKernels] = {1, 1, 1, 1, 3, 1, 1};  // a tensor, then scalars
 
 // A kernel whose name is missing here would never be tried.
 #define LOWBIT_KERNEL(Recipe) +1

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <sstream>
 
 #include "numbers.h"
@@ -41,6 +42,9 @@ class Check {
         break;
       case kTwn:
         ForChannels([this](int64_t c) { Twn(c); });
+        break;
+      case kAbsmean:
+        ForChannels([this](int64_t c) { Absmean(c); });
         break;
       default:
         Fail("no formula is known");
@@ -135,12 +139,18 @@ class Check {
     }
   }
 
-  void Binary(int64_t channel) {
+  // Of the magnitudes in a channel; nothing where their sum may overflow or not.
+  std::optional<double> Mean(int64_t channel) const {
     long double sum = 0;
     ForChannel(channel, [&](int64_t i) { sum += std::fabs(In(0, i)); });
-    if (std::isfinite(sum) && sum > kLargestSum) return;
-    const auto mean = static_cast<double>(sum / (call_.outer * call_.inner));
-    CheckScale(channel, T(C(mean)), [&](int64_t i) { return In(0, i) < 0 ? -1 : 1; });
+    if (std::isfinite(sum) && sum > kLargestSum) return std::nullopt;
+    return static_cast<double>(sum / (call_.outer * call_.inner));
+  }
+
+  void Binary(int64_t channel) {
+    const auto mean = Mean(channel);
+    if (!mean) return;
+    CheckScale(channel, T(C(*mean)), [&](int64_t i) { return In(0, i) < 0 ? -1 : 1; });
   }
 
   // Every element must be the scale times its sign, and all have one scale.
@@ -217,30 +227,39 @@ class Check {
     }
   }
 
-  // An element within a few ulp of the threshold may be on either side: the scale must be the mean
-  // of those that are not zero.
-  void Twn(int64_t channel) {
-    long double sum = 0;
-    ForChannel(channel, [&](int64_t i) { sum += std::fabs(In(0, i)); });
-    if (std::isfinite(sum) && sum > kLargestSum) return;
-    const double t = Threshold(static_cast<double>(sum / (call_.outer * call_.inner)));
-    if (std::isnan(t)) {
-      ForChannel(channel, [&](int64_t i) { Exact(0, i, t); });
-      return;
-    }
+  // -1, 0 or 1. An element within a few ulp of the threshold may be on either side.
+  int Level(int64_t i, double t) const {
     double margin = dtype_ == kDouble ? t * 1e-13 : t * 0x1p-22 + 0x1p-148;
     if (std::isinf(t)) margin = 0;
-    const auto is_kept = [&](int64_t i) {
-      const double w = std::fabs(In(0, i));
-      return std::fabs(w - t) <= margin ? Out(0, i) != 0 : w > t;
-    };
+    const double w = std::fabs(In(0, i));
+    const bool is_kept = std::fabs(w - t) <= margin ? Out(0, i) != 0 : w > t;
+    return !is_kept ? 0 : In(0, i) < 0 ? -1 : 1;
+  }
+
+  void AllNan(int64_t channel) {
+    ForChannel(channel, [&](int64_t i) { Exact(0, i, std::numeric_limits<double>::quiet_NaN()); });
+  }
+
+  // The scale must be the mean of those that are not zero.
+  void Twn(int64_t channel) {
+    const auto mean = Mean(channel);
+    if (!mean) return;
+    const double t = Threshold(*mean);
+    if (std::isnan(t)) return AllNan(channel);
     long double kept = 0;
     int64_t count = 0;
     ForChannel(channel, [&](int64_t i) {
-      if (is_kept(i)) kept += std::fabs(In(0, i)), ++count;
+      if (Level(i, t) != 0) kept += std::fabs(In(0, i)), ++count;
     });
     const double scale = count > 0 ? T(C(static_cast<double>(kept / count))) : 0;
-    CheckScale(channel, scale, [&](int64_t i) { return !is_kept(i) ? 0 : In(0, i) < 0 ? -1 : 1; });
+    CheckScale(channel, scale, [&](int64_t i) { return Level(i, t); });
+  }
+
+  void Absmean(int64_t channel) {
+    const auto mean = Mean(channel);
+    if (!mean) return;
+    if (std::isnan(*mean)) return AllNan(channel);
+    CheckScale(channel, T(C(*mean)), [&](int64_t i) { return Level(i, C(*mean / 2)); });
   }
 
   const Case& case_;
