@@ -92,10 +92,15 @@ function(lowbit_add_ops root)
   endif()
   lowbit_add_module(${ops} ${name} ${tf_sources})
   add_dependencies(lowbit_ops ${ops})
-  target_precompile_headers(${ops} PRIVATE
-    <tensorflow/core/framework/op.h>
-    <tensorflow/core/framework/op_kernel.h>
-    <tensorflow/core/framework/shape_inference.h>)
+  # To read TensorFlow's headers takes 15 s, so once: alone, or for good.
+  if(LOWBIT_QUICK)
+    set_target_properties(${ops} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
+  else()
+    target_precompile_headers(${ops} PRIVATE
+      <tensorflow/core/framework/op.h>
+      <tensorflow/core/framework/op_kernel.h>
+      <tensorflow/core/framework/shape_inference.h>)
+  endif()
   target_link_libraries(${ops} PRIVATE lowbit_kernels ${tf_library})
   set_target_properties(${ops} PROPERTIES INSTALL_RPATH "$ORIGIN")  # lowbit_kernels is there
   lowbit_export(${ops} lowbit_*)
