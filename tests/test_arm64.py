@@ -154,5 +154,6 @@ def test_op_library_of_arm64():
             PYTHONPATH=path,
             LOWBIT_LIBRARY=str(library),
         )
-    assert len(emulated) == 56
-    assert emulated == run(sys.executable, script)
+    native = run(sys.executable, script)
+    assert {line.split()[0] for line in native} == {"float16", "bfloat16", "float32", "float64"}
+    assert emulated == native
