@@ -14,19 +14,10 @@
 
 namespace lowbit {
 
-template <typename Value>
-struct AbsmeanScale {
-  using C = Value;
-  static constexpr int kTerms = 1;
-  static constexpr Join kJoin[kTerms] = {Join::kSum};
-
-  template <class S, class V>
-  LOWBIT_HD Terms<V, kTerms> operator()(const S&, V w) const {
-    return {{Abs(w)}};
-  }
-
+template <typename C>
+struct AbsmeanScale : Magnitudes<C, Join::kSum> {
   template <typename D, typename Count>
-  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count count, TernaryStats<C>& s) const {
+  LOWBIT_HD void Finish(const Terms<D, 1>& total, Count count, TernaryStats<C>& s) const {
     const D mean = total.term[0] / static_cast<D>(count);
     s.threshold = static_cast<C>(D(0.5) * mean);
     s.positive = s.negative = static_cast<C>(mean);

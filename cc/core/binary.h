@@ -16,19 +16,10 @@ struct BinaryStats {
   V scale;
 };
 
-template <typename Value>
-struct BinaryScale {
-  using C = Value;
-  static constexpr int kTerms = 1;
-  static constexpr Join kJoin[kTerms] = {Join::kSum};
-
-  template <class S, class V>
-  LOWBIT_HD Terms<V, kTerms> operator()(const S&, V x) const {
-    return {{Abs(x)}};
-  }
-
+template <typename C>
+struct BinaryScale : Magnitudes<C, Join::kSum> {
   template <typename D, typename Count>
-  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count count, BinaryStats<C>& s) const {
+  LOWBIT_HD void Finish(const Terms<D, 1>& total, Count count, BinaryStats<C>& s) const {
     s.scale = static_cast<C>(total.term[0] / static_cast<D>(count));
   }
 };

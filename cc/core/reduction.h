@@ -36,6 +36,19 @@ struct Terms {
   V term[kTerms];
 };
 
+// What a reduction of magnitudes has besides its Finish: one term, |x|.
+template <typename Value, Join join>
+struct Magnitudes {
+  using C = Value;
+  static constexpr int kTerms = 1;
+  static constexpr Join kJoin[kTerms] = {join};
+
+  template <class S, class V>
+  LOWBIT_HD Terms<V, 1> operator()(const S&, V x) const {
+    return {{Abs(x)}};
+  }
+};
+
 // Joined terms. Every join fits a double: sums are accumulated in one, maxima and counts are exact.
 template <int kTerms>
 using Totals = Terms<double, kTerms>;

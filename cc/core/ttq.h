@@ -17,22 +17,18 @@ namespace lowbit {
 
 // Takes the trained scales from the tensors that hold them, and makes them NaN where a weight is.
 template <typename T>
-struct TtqThreshold {
+struct TtqThreshold : Magnitudes<Compute<T>, Join::kMax> {
   using C = Compute<T>;
-  static constexpr int kTerms = 1;
-  static constexpr Join kJoin[kTerms] = {Join::kMax};
 
-  Scalar<double, T> factor;
-  const T* positive;
-  const T* negative;
+  const Scalar<double, T> factor;
+  const T* const positive;
+  const T* const negative;
 
-  template <class S, class V>
-  LOWBIT_HD Terms<V, kTerms> operator()(const S&, V w) const {
-    return {{Abs(w)}};
-  }
+  LOWBIT_HD TtqThreshold(Scalar<double, T> factor, const T* positive, const T* negative)
+      : factor(factor), positive(positive), negative(negative) {}
 
   template <typename D, typename Count>
-  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count, TernaryStats<C>& s) const {
+  LOWBIT_HD void Finish(const Terms<D, 1>& total, Count, TernaryStats<C>& s) const {
     s.threshold = Threshold<C>(factor, total.term[0]);
     s.positive = Select(IsNan(s.threshold), s.threshold, Widen(*positive));
     s.negative = Select(IsNan(s.threshold), s.threshold, Widen(*negative));

@@ -11,21 +11,14 @@
 
 namespace lowbit {
 
-template <typename Value>
-struct TwnThreshold {
-  using C = Value;
-  static constexpr int kTerms = 1;
-  static constexpr Join kJoin[kTerms] = {Join::kSum};
+template <typename C>
+struct TwnThreshold : Magnitudes<C, Join::kSum> {
+  const Scalar<double, C> factor;
 
-  Scalar<double, C> factor;
-
-  template <class S, class V>
-  LOWBIT_HD Terms<V, kTerms> operator()(const S&, V w) const {
-    return {{Abs(w)}};
-  }
+  LOWBIT_HD explicit TwnThreshold(Scalar<double, C> factor) : factor(factor) {}
 
   template <typename D, typename Count>
-  LOWBIT_HD void Finish(const Terms<D, kTerms>& total, Count count, TernaryStats<C>& s) const {
+  LOWBIT_HD void Finish(const Terms<D, 1>& total, Count count, TernaryStats<C>& s) const {
     s.threshold = Threshold<C>(factor, total.term[0] / static_cast<D>(count));
   }
 };

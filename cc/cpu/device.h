@@ -34,7 +34,7 @@ class Device {
         stream_bytes_(stream_bytes),
         plan_(layout, kMaxWidth),
         stats_(of_tensor) {
-    if (plan_.channels() == 1 || layout.empty()) return;
+    if (plan_.channels() == 1) return;
     stats_ = static_cast<S<C>*>(Allocate(plan_.channels(), sizeof(S<C>)));
     if (ok_) __builtin_memset(static_cast<void*>(stats_), 0, plan_.channels() * sizeof(S<C>));
   }

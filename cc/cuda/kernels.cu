@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every recipe on a GPU: which kernel, how many thread blocks, how much memory.
+#include <utility>
+
 #include "core/kernels.inc"
 #include "cuda/device.cuh"
 #include "cuda/gpu.h"
@@ -162,29 +164,16 @@ cudaError_t LaunchAsBlockGroup(const Recipe& recipe, const PlanOf<Recipe>& plan,
   return cudaSuccess;
 }
 
-// A device that runs nothing, but sees whether a recipe writes more than elements: a last pass that
-// reduces finishes what the caller reads.
-struct Outputs {
-  bool more = false;
-
-  template <class... Arguments>
-  void Map(const Arguments&...) {}
-  template <class... Arguments>
-  void Reduce(const Arguments&...) {}
-  template <class... Arguments>
-  [[nodiscard]] Last MapAndReduce(const Arguments&...) {
-    more = true;
-    return {};
-  }
-};
+// Whether a recipe writes more than elements: what its last pass reduces is the caller's to read.
+template <class Recipe>
+constexpr bool kFinishesOutputs =
+    std::is_same_v<decltype(std::declval<const Recipe&>().Run(std::declval<int&>())), Last>;
 
 // In one kernel if the GPU can, else in one for each pass.
 template <class Recipe>
 cudaError_t LaunchReduction(const Recipe& recipe, const Gpu& gpu, const CudaRuntime& runtime) {
-  Outputs outputs;
-  recipe.Run(outputs);
   // Before anything is counted: an empty tensor may have more channels than memory has bytes.
-  if (recipe.layout.empty() && !outputs.more) return cudaSuccess;
+  if (recipe.layout.empty() && !kFinishesOutputs<Recipe>) return cudaSuccess;
   if (!recipe.layout.countable()) return cudaErrorInvalidValue;
   const Plan plan(recipe.layout, kMaxWidth);
   if (plan.tasks() > kMaxTasks) return cudaErrorInvalidValue;

@@ -105,13 +105,12 @@ def linear_mid_tread_half_quantizer(
         TypeError: `x` has another dtype, `bit` is no integer, or `max_value` no number.
         ValueError: `bit` or `max_value` is out of range, or `out` has another shape.
     """
-    x, dtype = _arguments.array(x, "x")
+    x = _arguments.array(x, "x")
     bit = _arguments.bit(bit)
     max_value = _kernels.in_ieee(_arguments.max_value, max_value, x)
-    result = _arguments.Result(out, "x", x)
-    threads = _arguments.threads(threads, x)
+    result = _arguments.Result(out, threads, "x", x)
     numbers = [bit, max_value]
-    return _run("LinearMidTreadHalfQuantizer", dtype, threads, result, [x], numbers)
+    return _run("LinearMidTreadHalfQuantizer", result, [x], numbers)
 
 
 def linear_mid_tread_half_quantizer_grad(
@@ -138,12 +137,11 @@ def linear_mid_tread_half_quantizer_grad(
         TypeError: `x` or `dy` has another dtype, or `max_value` is no number.
         ValueError: `max_value` is out of range, or `dy` or `out` has another shape.
     """
-    x, dtype = _arguments.array(x, "x")
+    x = _arguments.array(x, "x")
     dy = _arguments.array_like(dy, "dy", x, "x")
     max_value = _kernels.in_ieee(_arguments.max_value, max_value, x)
-    result = _arguments.Result(out, "x", x)
-    threads = _arguments.threads(threads, x)
-    return _run("LinearMidTreadHalfQuantizerGrad", dtype, threads, result, [dy, x], [max_value])
+    result = _arguments.Result(out, threads, "x", x)
+    return _run("LinearMidTreadHalfQuantizerGrad", result, [dy, x], [max_value])
 
 
 def binary_mean_scaling_quantizer(
@@ -165,10 +163,9 @@ def binary_mean_scaling_quantizer(
         TypeError: `x` has another dtype.
         ValueError: `out` has another shape.
     """
-    x, dtype = _arguments.array(x, "x")
-    result = _arguments.Result(out, "x", x)
-    threads = _arguments.threads(threads, x)
-    return _run("BinaryMeanScalingQuantizer", dtype, threads, result, [x])
+    x = _arguments.array(x, "x")
+    result = _arguments.Result(out, threads, "x", x)
+    return _run("BinaryMeanScalingQuantizer", result, [x])
 
 
 def binary_channel_wise_mean_scaling_quantizer(
@@ -195,12 +192,11 @@ def binary_channel_wise_mean_scaling_quantizer(
         TypeError: `x` has another dtype, or `axis` is no integer.
         ValueError: `x` has rank 0, it has no such axis, or `out` has another shape.
     """
-    x, dtype = _arguments.array(x, "x")
+    x = _arguments.array(x, "x")
     layout = _arguments.layout(x, "x", axis)
-    result = _arguments.Result(out, "x", x)
-    threads = _arguments.threads(threads, x)
+    result = _arguments.Result(out, threads, "x", x)
     op = "BinaryChannelWiseMeanScalingQuantizer"
-    return _run(op, dtype, threads, result, [x], layout=layout)
+    return _run(op, result, [x], layout=layout)
 
 
 def ttq_weight_quantizer(
@@ -232,13 +228,12 @@ def ttq_weight_quantizer(
         TypeError: An array has another dtype, or `threshold` is no number.
         ValueError: `threshold` is out of range, a scale is no scalar, or `out` has another shape.
     """
-    w, dtype = _arguments.array(weights, "weights")
+    w = _arguments.array(weights, "weights")
     scales = _scales(positive, negative, w)
     threshold = _kernels.in_ieee(_arguments.threshold, threshold, w, 1)
-    result = _arguments.Result(out, "weights", w)
-    threads = _arguments.threads(threads, w)
+    result = _arguments.Result(out, threads, "weights", w)
     inputs = [w, *scales]
-    return _run("TTQWeightQuantizer", dtype, threads, result, inputs, [threshold], choices=[0])
+    return _run("TTQWeightQuantizer", result, inputs, [threshold], choices=[0])
 
 
 def ttq_weight_quantizer_grad(
@@ -277,18 +272,15 @@ def ttq_weight_quantizer_grad(
         ValueError: `threshold` or `negative_gradient` is none of those, a scale is no scalar, or
             `dy` or `out` has another shape.
     """
-    w, dtype = _arguments.array(weights, "weights")
+    w = _arguments.array(weights, "weights")
     dy = _arguments.array_like(dy, "dy", w, "weights")
     scales = _scales(positive, negative, w)
     threshold = _kernels.in_ieee(_arguments.threshold, threshold, w, 1)
     choice = _arguments.negative_gradient(negative_gradient)
-    result = _arguments.Result(out, "weights", w)
-    threads = _arguments.threads(threads, w)
+    result = _arguments.Result(out, threads, "weights", w)
     d_scales = [np.empty((), w.dtype), np.empty((), w.dtype)]
     dw = _run(
         "TTQWeightQuantizerGrad",
-        dtype,
-        threads,
         result,
         [dy, w, *scales],
         [threshold],
@@ -329,12 +321,11 @@ def twn_weight_quantizer(
             `axis` no integer.
         ValueError: `threshold` is out of range, there is no such axis, or `out` has another shape.
     """
-    w, dtype = _arguments.array(weights, "weights")
+    w = _arguments.array(weights, "weights")
     threshold = _kernels.in_ieee(_arguments.threshold, threshold, w)
     layout = _per_channel(per_channel, axis, w)
-    result = _arguments.Result(out, "weights", w)
-    threads = _arguments.threads(threads, w)
-    return _run("TWNWeightQuantizer", dtype, threads, result, [w], [threshold], layout)
+    result = _arguments.Result(out, threads, "weights", w)
+    return _run("TWNWeightQuantizer", result, [w], [threshold], layout)
 
 
 def absmean_weight_quantizer(
@@ -363,11 +354,10 @@ def absmean_weight_quantizer(
         TypeError: `weights` has another dtype, `per_channel` is no bool, or `axis` no integer.
         ValueError: There is no such axis, or `out` has another shape.
     """
-    w, dtype = _arguments.array(weights, "weights")
+    w = _arguments.array(weights, "weights")
     layout = _per_channel(per_channel, axis, w)
-    result = _arguments.Result(out, "weights", w)
-    threads = _arguments.threads(threads, w)
-    return _run("AbsmeanWeightQuantizer", dtype, threads, result, [w], layout=layout)
+    result = _arguments.Result(out, threads, "weights", w)
+    return _run("AbsmeanWeightQuantizer", result, [w], layout=layout)
 
 
 def _per_channel(per_channel: Any, axis: Any, w: np.ndarray) -> tuple[int, int, int] | None:
@@ -388,8 +378,6 @@ def _scales(
 
 def _run(
     op: str,
-    dtype: int,
-    threads: int,
     result: _arguments.Result,
     inputs: list[np.ndarray],
     numbers: Sequence[float] = (),
@@ -401,8 +389,6 @@ def _run(
 
     Args:
         op: Its name.
-        dtype: The kernels' number of the dtype.
-        threads: How many threads may be used.
         result: Of the op's first output.
         inputs: In the op's order, as all that follows.
         numbers: `bit`, `max_value`, `threshold`.
@@ -413,5 +399,5 @@ def _run(
     apart = [result.apart_from(x) for x in inputs]
     outputs = [result.array, *more]
     layout = layout or (1, 1, result.array.size)
-    _kernels.run(op, dtype, threads, apart, outputs, layout, numbers, choices)
+    _kernels.run(op, result.dtype, result.threads, apart, outputs, layout, numbers, choices)
     return result.finish()

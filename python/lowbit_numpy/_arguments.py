@@ -19,10 +19,10 @@ _ELEMENTS_A_THREAD = 131072  # half of what the kernels leave to one: two thread
 _MOST_THREADS = 16  # not measured: passes are bound by the memory, which fewer cores saturate
 
 
-def array(value: Any, name: str) -> tuple[np.ndarray, int]:
-    """`value` as an array of one of the four dtypes, and the kernels' number of its dtype.
+def array(value: Any, name: str) -> np.ndarray:
+    """`value` as an array of one of the four dtypes.
 
-    The array is C-contiguous, aligned, and in this machine's byte order.
+    It is C-contiguous, aligned, and in this machine's byte order.
     """
     _check_unmasked(value, name)
     try:
@@ -32,20 +32,16 @@ def array(value: Any, name: str) -> tuple[np.ndarray, int]:
     except Exception:  # of NumPy, or of the value's own methods
         raise TypeError(f"{name} must be an array, got {_shown(value)}") from None
     # bfloat16 is known by its name alone, so ml_dtypes is needed only by those who use it.
-    try:
-        number = _DTYPES.index(x.dtype.name)
-    except ValueError:
-        raise TypeError(
-            f"{name} must have dtype {', '.join(_DTYPES)}, got {x.dtype.name}"
-        ) from None
+    if x.dtype.name not in _DTYPES:
+        raise TypeError(f"{name} must have dtype {', '.join(_DTYPES)}, got {x.dtype.name}")
     if not (x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative):
         x = x.astype(x.dtype.newbyteorder("="), order="C", subok=False)
-    return x, number
+    return x
 
 
 def array_like(value: Any, name: str, like: np.ndarray, like_name: str) -> np.ndarray:
     """`value` as an array of the dtype and shape of another argument."""
-    x, _ = array(value, name)
+    x = array(value, name)
     _check_like(x, name, like, like_name)
     return x
 
@@ -67,14 +63,17 @@ class Result:
 
     Args:
         out: The user's array, or None.
-        like_name: The argument that it is like.
+        threads: How many threads may be used, or None.
+        like_name: The argument that the result is like.
         like: The value of that argument.
 
     Attributes:
         array: For the kernel: `out` itself, unless that is none or not as the kernels need it.
+        dtype: The kernels' number of its dtype.
+        threads: How many threads the kernel may use.
     """
 
-    def __init__(self, out: np.ndarray | None, like_name: str, like: np.ndarray) -> None:
+    def __init__(self, out: Any, threads: Any, like_name: str, like: np.ndarray) -> None:
         if out is not None:
             if not isinstance(out, np.ndarray):
                 raise TypeError(f"out must be a NumPy array or None, got {type(out).__name__}")
@@ -85,6 +84,8 @@ class Result:
         self._out = out
         fits = out is not None and out.flags.carray
         self.array = np.asarray(out) if fits else np.empty(like.shape, like.dtype)
+        self.dtype = _DTYPES.index(like.dtype.name)
+        self.threads = _threads(threads, like)
 
     def apart_from(self, x: np.ndarray) -> np.ndarray:
         """`x`, or a copy where it overlaps the result: it may be the same memory, but no less."""
@@ -106,7 +107,7 @@ def scale(value: Any, name: str, like: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             return np.asarray(_float(value, name)).astype(like.dtype)
-        x, _ = array(value, name)
+        x = array(value, name)
     if x.dtype != like.dtype:
         raise TypeError(f"{name} must have the dtype of weights, {like.dtype}, got {x.dtype}")
     if x.ndim:
@@ -166,7 +167,7 @@ def negative_gradient(value: Any) -> int:
     return _NEGATIVE_GRADIENTS.index(value)
 
 
-def threads(value: Any, x: np.ndarray) -> int:
+def _threads(value: Any, x: np.ndarray) -> int:
     """How many threads a kernel may use."""
     cores = len(os.sched_getaffinity(0))
     if value is None:
