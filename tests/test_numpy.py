@@ -463,6 +463,25 @@ def test_errors(call, error, message):
         call()
 
 
+@pytest.mark.parametrize("left_out", ["inputs", "outputs", "numbers", "choices"])
+def test_the_module_reads_nothing_behind_its_arguments(left_out):
+    """lowbit_numpy checks what it passes; of another caller it takes no address on trust."""
+    x, one = np.ones(3, np.float32), np.ones((), np.float32)
+    call = {
+        "op": "TTQWeightQuantizerGrad",
+        "dtype": 2,
+        "threads": 1,
+        "inputs": [x, x, one, one],
+        "outputs": [x.copy(), one.copy(), one.copy()],
+        "layout": (1, 1, 3),
+        "numbers": [0.05],
+        "choices": [0],
+    }
+    lowbit_numpy._kernels.run(*call.values())
+    with pytest.raises(ValueError, match="no op TTQWeightQuantizerGrad of such arguments"):
+        lowbit_numpy._kernels.run(*{**call, left_out: call[left_out][:-1]}.values())
+
+
 # --- threads --------------------------------------------------------------------------------------
 
 

@@ -151,6 +151,13 @@ def test_dtype_spellings(spelling):
     assert lowbit.twn_weight_quantizer(dtype=spelling).dtype == tf.bfloat16
 
 
+@pytest.mark.parametrize("value", [np.float32([1]), tf.Variable([1.0]), tf.constant(1.0)])
+def test_a_tensor_is_no_dtype(example, value):
+    """Though tf.as_dtype takes it: who passes one wants to quantize it."""
+    with pytest.raises(TypeError, match=r"dtype must be one of half.*, got "):
+        type(example())(**{**example().get_config(), "dtype": value})
+
+
 def test_factories_agree_with_the_ops(dtype):
     x = tf.constant(random_array((3, 3, 4, 5), dtype))
     one = tf.ones([], dtype)

@@ -4,8 +4,8 @@
 //   s = mean|w|
 //   y = +s where w > s / 2,  -s where w < -s / 2,  0 elsewhere
 //
-// The paper writes y as s * round(clip(w / (s + epsilon), -1, 1)), halves to even. Without the
-// division there is no need of an epsilon.
+// The paper rounds w / (s + epsilon) to -1, 0, 1, halves to even, and multiplies the layer's output
+// by s. Without the division there is no need of an epsilon.
 #ifndef LOWBIT_CORE_ABSMEAN_H_
 #define LOWBIT_CORE_ABSMEAN_H_
 

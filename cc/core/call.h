@@ -13,13 +13,32 @@ namespace lowbit {
 // As lowbit_numpy's _DTYPES and tests/kernels.py number them.
 enum Dtype { kHalf, kBfloat16, kFloat, kDouble };
 
+// Values in a row, of which some may be left over.
+template <typename V>
+class Values {
+ public:
+  Values(const V* first, size_t count) : next_(first), end_(first + count) {}
+
+  // The next one; of none there are, V() and an exhausted row.
+  V Next() {
+    exhausted_ = exhausted_ || next_ == end_;
+    return exhausted_ ? V() : *next_++;
+  }
+  bool exhausted() const { return exhausted_; }
+
+ private:
+  const V* next_;
+  const V* const end_;
+  bool exhausted_ = false;
+};
+
 // What an op takes and gives, each in the op's order.
 struct Call {
-  const void* const* inputs;  // tensors and scalars of the dtype
-  void* const* outputs;
-  const double* numbers;  // bit, max_value, threshold
-  const int* choices;     // attributes that are one of a few words, as indices
-  Layout layout;          // of the tensors; an op of one channel takes its size alone
+  Values<const void*> inputs;  // tensors and scalars of the dtype
+  Values<void*> outputs;
+  Values<double> numbers;  // bit, max_value, threshold
+  Values<int> choices;     // attributes that are one of a few words, as indices
+  Layout layout;           // of the tensors; an op of one channel takes its size alone
 };
 
 // Answers an op's Bind.
@@ -28,18 +47,24 @@ class CallArguments {
  public:
   explicit CallArguments(const Call& call) : left_(call) {}
 
-  const T* Tensor(const char*) { return static_cast<const T*>(*left_.inputs++); }
+  // Whether there was as much as the op takes.
+  bool ok() const {
+    return !left_.inputs.exhausted() && !left_.outputs.exhausted() && !left_.numbers.exhausted() &&
+           !left_.choices.exhausted();
+  }
+
+  const T* Tensor(const char*) { return static_cast<const T*>(left_.inputs.Next()); }
   const T* Scalar(const char* name) { return Tensor(name); }
-  T* TensorOutput(const char*) { return static_cast<T*>(*left_.outputs++); }
+  T* TensorOutput(const char*) { return static_cast<T*>(left_.outputs.Next()); }
   T* ScalarOutput(const char* name) { return TensorOutput(name); }
 
-  int Bit(const char*) { return static_cast<int>(*left_.numbers++); }
-  Compute<T> MaxValue(const char*) { return static_cast<Compute<T>>(*left_.numbers++); }
-  double Threshold(const char*, double) { return *left_.numbers++; }
+  int Bit(const char*) { return static_cast<int>(left_.numbers.Next()); }
+  Compute<T> MaxValue(const char*) { return static_cast<Compute<T>>(left_.numbers.Next()); }
+  double Threshold(const char*, double) { return left_.numbers.Next(); }
 
   template <int n>
   int Choice(const char*, const char* const (&)[n]) {
-    return *left_.choices++;
+    return left_.choices.Next();
   }
   PerTensor TensorLayout() const { return PerTensor(left_.layout.size()); }
   Layout ChannelLayout(const char*) const { return left_.layout; }
@@ -69,15 +94,20 @@ bool WithDtype(int dtype, const Body& body) {
   return false;
 }
 
-// body(recipe) for the call of an op; false where there is no op of that name, or no such dtype.
+// body(recipe) for the call of an op; false where there is no op of that name, no such dtype, or
+// the op takes more.
 template <class Body>
 bool WithRecipe(const char* op, int dtype, const Call& call, const Body& body) {
-#define LOWBIT_OP(Op)                                   \
-  if (std::strcmp(op, #Op) == 0) {                      \
-    return WithDtype(dtype, [&](auto element) {         \
-      CallArguments<decltype(element)> arguments(call); \
-      body(Op::Bind<decltype(element)>(arguments));     \
-    });                                                 \
+#define LOWBIT_OP(Op)                                             \
+  if (std::strcmp(op, #Op) == 0) {                                \
+    bool ok = true;                                               \
+    const auto bind = [&](auto element) {                         \
+      CallArguments<decltype(element)> arguments(call);           \
+      const auto recipe = Op::Bind<decltype(element)>(arguments); \
+      ok = arguments.ok();                                        \
+      if (ok) body(recipe);                                       \
+    };                                                            \
+    return WithDtype(dtype, bind) && ok;                          \
   }
 #include "core/kernels.inc"
   return false;

@@ -55,7 +55,7 @@ class LaneStats {
       C field[kFields];
       __builtin_memcpy(field, stats + tile.channel + c, sizeof field);
       for (int k = 0; k < kFields; ++k) lane_[k][lane] = field[k];
-      // PerTensor vectors: what is too much is overwritten by the next channel.
+      // Whole vectors: what is too much is overwritten by the next channel.
       for (int64_t i = 1; i < tile.inner; i += Vec<C>::kLanes) {
         for (int k = 0; k < kFields; ++k) {
           Store<false>(lane_[k] + lane + i, Vec<C>(field[k]));

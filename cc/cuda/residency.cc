@@ -10,7 +10,7 @@
 namespace lowbit::cuda {
 namespace {
 
-// Not by arithmetic: shared memory is handed out in tiles, and registers in others.
+// Not by arithmetic: shared memory is handed out in units of one size, and registers in others.
 cudaError_t Count(const void* kernel, const BlockShape& shape, int64_t most_bytes,
                   Residency* found) {
   int blocks = 0;

@@ -48,12 +48,15 @@ void RunOp(const std::string& op, int dtype, int64_t threads, const std::vector<
   std::vector<void*> out;
   for (const array& input : inputs) in.push_back(input.data());
   for (array& output : outputs) out.push_back(output.mutable_data());
-  const Call call{
-      in.data(), out.data(), numbers.data(), choices.data(), {layout[0], layout[1], layout[2]}};
+  const Call call{{in.data(), in.size()},
+                  {out.data(), out.size()},
+                  {numbers.data(), numbers.size()},
+                  {choices.data(), choices.size()},
+                  {layout[0], layout[1], layout[2]}};
   const FloatEnvironment ieee;
   const auto launch = [threads](const auto& recipe) { Launch(recipe, threads); };
   if (!WithRecipe(op.c_str(), dtype, call, launch)) {
-    throw pybind11::value_error("there is no op " + op + ", or no such dtype");
+    throw pybind11::value_error("there is no op " + op + " of such arguments, or no such dtype");
   }
 }
 

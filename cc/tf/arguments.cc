@@ -17,6 +17,12 @@ using tensorflow::TensorShapeUtils;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
+absl::Status NotSameShape(absl::string_view name, absl::string_view shape,
+                          absl::string_view like_name, absl::string_view like) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(name, " must have the shape of ", like_name, ", ", like, ", got ", shape));
+}
+
 absl::Status NotScalar(absl::string_view name, absl::string_view shape) {
   return absl::InvalidArgumentError(absl::StrCat(name, " must be a scalar, got shape ", shape));
 }
@@ -46,6 +52,12 @@ absl::Status InferScalar(InferenceContext* c, ShapeHandle shape, absl::string_vi
   return NotScalar(name, c->DebugString(shape));
 }
 
+absl::Status InferSameShape(InferenceContext* c, ShapeHandle shape, absl::string_view name,
+                            ShapeHandle like, absl::string_view like_name, ShapeHandle* merged) {
+  if (c->Merge(shape, like, merged).ok()) return absl::OkStatus();
+  return NotSameShape(name, c->DebugString(shape), like_name, c->DebugString(like));
+}
+
 absl::Status InferAxis(InferenceContext* c, ShapeHandle shape, absl::string_view name, int axis) {
   return c->RankKnown(shape) ? CheckAxis(name, c->Rank(shape), axis) : absl::OkStatus();
 }
@@ -58,16 +70,17 @@ absl::Status CheckScalar(const TensorShape& shape, absl::string_view name) {
 absl::Status CheckSameShape(const TensorShape& shape, absl::string_view name,
                             const TensorShape& like, absl::string_view like_name) {
   if (shape == like) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(name, " must have the shape of ", like_name, ", ",
-                                                 like.DebugString(), ", got ",
-                                                 shape.DebugString()));
+  return NotSameShape(name, shape.DebugString(), like_name, like.DebugString());
 }
 
 absl::Status GetBit(const Tensor& bit, int* value) {
   TF_RETURN_IF_ERROR(CheckScalar(bit.shape(), "bit"));
-  *value = bit.scalar<int32_t>()();
-  if (IsBit(*value)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("bit must be in 1..32, got ", *value));
+  const int given = bit.scalar<int32_t>()();
+  if (!IsBit(given)) {
+    return absl::InvalidArgumentError(absl::StrCat("bit must be in 1..32, got ", given));
+  }
+  *value = given;
+  return absl::OkStatus();
 }
 
 template <typename C>
@@ -89,11 +102,14 @@ template absl::Status GetMaxValue(const Tensor& max_value, double* value);
 absl::Status GetThreshold(const Tensor& threshold, double limit, double* value) {
   const FloatEnvironment ieee;
   TF_RETURN_IF_ERROR(CheckScalar(threshold.shape(), "threshold"));
-  *value = ValueOf(threshold);
-  if (IsThreshold(*value, limit)) return absl::OkStatus();
-  const std::string range =
-      std::isinf(limit) ? "finite and >= 0" : absl::StrCat("in [0, ", limit, ")");
-  return absl::InvalidArgumentError(absl::StrCat("threshold must be ", range, ", got ", *value));
+  const double given = ValueOf(threshold);
+  if (!IsThreshold(given, limit)) {
+    const std::string range =
+        std::isinf(limit) ? "finite and >= 0" : absl::StrCat("in [0, ", limit, ")");
+    return absl::InvalidArgumentError(absl::StrCat("threshold must be ", range, ", got ", given));
+  }
+  *value = given;
+  return absl::OkStatus();
 }
 
 absl::Status GetChannelAxis(int rank, absl::string_view name, int axis, int* channel_axis) {

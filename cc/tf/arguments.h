@@ -16,6 +16,11 @@ namespace lowbit {
 // At graph construction, as far as shapes are known by then.
 absl::Status InferScalar(tensorflow::shape_inference::InferenceContext* c,
                          tensorflow::shape_inference::ShapeHandle shape, absl::string_view name);
+absl::Status InferSameShape(tensorflow::shape_inference::InferenceContext* c,
+                            tensorflow::shape_inference::ShapeHandle shape, absl::string_view name,
+                            tensorflow::shape_inference::ShapeHandle like,
+                            absl::string_view like_name,
+                            tensorflow::shape_inference::ShapeHandle* merged);
 absl::Status InferAxis(tensorflow::shape_inference::InferenceContext* c,
                        tensorflow::shape_inference::ShapeHandle shape, absl::string_view name,
                        int axis);

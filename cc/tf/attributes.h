@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "core/types.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
@@ -30,37 +31,34 @@ struct NoArguments {
 };
 
 // The values of an op's attributes, in the order of its Bind: flags, axes, indices of choices.
-class Attributes : public NoArguments {
- public:
-  template <class Op>
-  static Attributes Of(tensorflow::OpKernelConstruction* c) {
-    Attributes attributes(c);
-    Op::template Bind<float>(attributes);
-    return attributes;
-  }
+using Attributes = std::vector<int>;
 
-  const int* values() const { return values_.data(); }
+// Answers an op's Bind by reading its attributes.
+class AttributeReader : public NoArguments {
+ public:
+  explicit AttributeReader(tensorflow::OpKernelConstruction* c) : c_(c) {}
+
+  const Attributes& attributes() const { return attributes_; }
 
   template <int n>
   int Choice(const char* name, const char* const (&choices)[n]) {
     const auto given = Get<std::string>(name);
     int choice = 0;
-    while (choice + 1 < n && given != choices[choice]) ++choice;
-    values_.push_back(choice);
+    while (choice < n && given != choices[choice]) ++choice;
+    if (choice == n) c_->CtxFailure(absl::InvalidArgumentError(absl::StrCat(name, ": ", given)));
+    attributes_.push_back(choice);
     return choice;
   }
   Layout ChannelLayout(const char* axis) {
-    values_.push_back(Get<int>(axis));
+    attributes_.push_back(Get<int>(axis));
     return {};
   }
   Layout ChannelLayoutIf(const char* flag, const char* axis) {
-    values_.push_back(Get<bool>(flag));
+    attributes_.push_back(Get<bool>(flag));
     return ChannelLayout(axis);
   }
 
  private:
-  explicit Attributes(tensorflow::OpKernelConstruction* c) : c_(c) {}
-
   template <typename V>
   V Get(const char* name) const {
     V value{};
@@ -69,9 +67,16 @@ class Attributes : public NoArguments {
     return value;
   }
 
-  tensorflow::OpKernelConstruction* const c_;  // while it lives
-  std::vector<int> values_;
+  tensorflow::OpKernelConstruction* const c_;
+  Attributes attributes_;
 };
+
+template <class Op>
+Attributes ReadAttributes(tensorflow::OpKernelConstruction* c) {
+  AttributeReader reader(c);
+  Op::template Bind<float>(reader);
+  return reader.attributes();
+}
 
 }  // namespace lowbit
 

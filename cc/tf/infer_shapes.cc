@@ -11,7 +11,8 @@ const float* ShapeArguments::Tensor(const char* name) {
     first_name_ = name;
     shape_ = c_->input(inputs_++);
   } else {
-    status_.Update(c_->Merge(shape_, c_->input(inputs_++), &shape_));
+    const auto shape = c_->input(inputs_++);
+    status_.Update(InferSameShape(c_, shape_, first_name_, shape, name, &shape_));
   }
   return nullptr;
 }

@@ -15,7 +15,7 @@ struct KernelOf {
   class In : public tensorflow::OpKernel {
    public:
     explicit In(tensorflow::OpKernelConstruction* c)
-        : OpKernel(c), attributes_(Attributes::Of<Op>(c)) {}
+        : OpKernel(c), attributes_(ReadAttributes<Op>(c)) {}
 
     void Compute(tensorflow::OpKernelContext* c) override {
       OpArguments<T> arguments(c, attributes_);

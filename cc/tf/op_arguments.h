@@ -14,7 +14,7 @@ namespace lowbit {
 class UntypedOpArguments {
  public:
   UntypedOpArguments(tensorflow::OpKernelContext* c, const Attributes& attributes)
-      : c_(c), attribute_(attributes.values()) {}
+      : c_(c), attribute_(attributes.data()) {}
 
   bool ok() const { return c_->status().ok(); }
 

@@ -21,7 +21,7 @@ namespace lowbit {
 class UntypedProgramArguments {
  public:
   UntypedProgramArguments(tensorflow::XlaOpKernelContext* c, const Attributes& attributes)
-      : c_(c), attribute_(attributes.values()) {}
+      : c_(c), attribute_(attributes.data()) {}
 
   const absl::Status& status() const { return status_; }
 

@@ -20,7 +20,7 @@ struct XlaKernelOf {
   template <typename T>
   class In : public XlaOpKernel {
    public:
-    explicit In(OpKernelConstruction* c) : XlaOpKernel(c), attributes_(Attributes::Of<Op>(c)) {}
+    explicit In(OpKernelConstruction* c) : XlaOpKernel(c), attributes_(ReadAttributes<Op>(c)) {}
 
     void Compile(XlaOpKernelContext* c) override {
       // Numbers that are known are computed while the program is written, as the CPU's kernels

@@ -38,8 +38,10 @@ def plain(value: Any) -> Any:
 
 def dtype(value: Any) -> tf.DType:
     """`value` as one of the four dtypes of the ops."""
+    # TensorFlow takes an array, too, for the dtype that it has: perhaps meant to be quantized.
+    is_array = hasattr(value, "shape") and not isinstance(value, (np.dtype, type))
     try:
-        given = tf.as_dtype(value) if value is not None else None
+        given = tf.as_dtype(value) if value is not None and not is_array else None
     except Exception:  # of TensorFlow, or of the value's own methods
         given = None
     if given not in DTYPES:

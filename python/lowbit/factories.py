@@ -184,7 +184,8 @@ def absmean_weight_quantizer(
         y  = +s where w > s / 2,  -s where w < -s / 2,  0 elsewhere
         dw = dy
 
-    Source: BitNet b1.58 (arXiv:2402.17764), which writes it as `s * round(clip(w / s, -1, 1))`.
+    Source: BitNet b1.58 (arXiv:2402.17764), which rounds w / (s + epsilon) to -1, 0, 1 and
+    multiplies the layer's output by s.
 
     Args:
         dtype: Of w and y.

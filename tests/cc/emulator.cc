@@ -152,7 +152,7 @@ bool Occupancy() {
                blocks(128, (48 << 10) + 1) == 0 && blocks(1025, 0) == 0;
   cudaFuncSetAttribute(WarpFunctions, limit, 100 << 10);
   right &= blocks(128, 100 << 10) == 2;
-  // Three take 77,824 bytes each, in tiles of 128.
+  // Three take 77,824 bytes each, in units of 128.
   cudaFuncSetAttribute(WarpFunctions, limit, 80 << 10);
   right &= blocks(128, 75 << 10) == 3 && blocks(128, (75 << 10) + 1) == 2;
   UseDevice("sm_90", [](EmulatedDevice* device) { device->static_shared = 1; });

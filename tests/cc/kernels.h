@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 
 #include "core/call.h"
 
@@ -33,7 +34,11 @@ struct TestCall {
 // be compared with that, and pass.
 template <class Launch>
 void WithRecipe(const TestCall& test, const Launch& launch) {
-  const Call call{test.input, test.output, test.number, test.choice, test.layout()};
+  const Call call{{test.input, std::size(test.input)},
+                  {test.output, std::size(test.output)},
+                  {test.number, std::size(test.number)},
+                  {test.choice, std::size(test.choice)},
+                  test.layout()};
   if (WithRecipe(test.op, test.dtype, call, launch)) return;
   std::fprintf(stderr, "there is no op %s, or no dtype %d\n", test.op, test.dtype);
   std::abort();
