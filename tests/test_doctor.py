@@ -22,17 +22,18 @@ import tensorflow as tf
 from conftest import DEVICE
 
 import lowbit
-from lowbit import __main__, _bench, _gradients, _loader, _pyinstaller, ops
+from lowbit import __main__, _bench, _loader, _pyinstaller, ops
 from lowbit.doctor import examination, probe, report
 from lowbit.doctor import gpus as nvidia
 from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
+from lowbit.quantizers import base
 
 PACKAGE = pathlib.Path(lowbit.__file__).parent
 LIBRARY = pathlib.Path(lowbit.library_path())
 MINOR = LIBRARY.stem.removeprefix("tf").replace("_", ".")
 XLA = None if _loader.xla_problem() else _loader.xla_candidate(tf.__version__)
 COLUMNS = ["CPU:0", "XLA on CPU:0"] if XLA else ["CPU:0"]
-OPS = [name for name in probe._CHECKS if not name.endswith("Grad")]  # in the doctor's order
+OPS = list(base.CLASSES)  # in the doctor's order
 MISSING = "raise ModuleNotFoundError(name='tensorflow')"
 # Enough of TensorFlow for a library that does not load.
 FAKE = f"""
@@ -555,7 +556,7 @@ def results(monkeypatch):
 
 def test_self_test(results):
     # The doctor's own process sees the CPU alone in these tests; this one is also run on a GPU.
-    assert results(DEVICE.removeprefix("/")) == dict.fromkeys(_gradients._GRADIENTS, "OK")
+    assert results(DEVICE.removeprefix("/")) == dict.fromkeys(recorded.OPS, "OK")
 
 
 def test_self_test_notices_wrong_results(monkeypatch, results):
@@ -563,13 +564,13 @@ def test_self_test_notices_wrong_results(monkeypatch, results):
     for name in (name for name in dir(ops) if "quantizer" in name):
         monkeypatch.setattr(ops, name, wrong)
     gradients = ops.TTQGradients(*3 * [tf.constant(0.0)])
-    monkeypatch.setattr(ops, "ttq_weight_quantizer_grad", lambda *_: gradients)
+    monkeypatch.setattr(ops, "ttq_weight_quantizer_grad", lambda *_, **__: gradients)
     assert set(results().values()) == {"wrong result"}
     assert set(results(xla=True).values()) == {"wrong result"}
 
 
 def test_self_test_notices_errors(monkeypatch, results):
-    def fail(*_):
+    def fail(*_, **__):
         raise tf.errors.InternalError(None, None, "no kernel image is available\nfor this GPU")
 
     monkeypatch.setattr(ops, "twn_weight_quantizer", fail)

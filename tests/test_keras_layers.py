@@ -465,7 +465,7 @@ def test_get_returns_what_quantizes_already():
             ", ".join(map(repr, ALIASES)) + ", a configuration, a callable, or None, got 'ternary'",
         ),
         ({"class_name": "T"}, ValueError, "a callable, or None, got 'T'"),
-        (3, TypeError, "a quantizer must be one of 'linear', 'binary', .*, got 3"),
+        (3, TypeError, "a quantizer must be one of 'absmean', 'binary', .*, got 3"),
         (lowbit.quantizers.TWNWeightQuantizer, TypeError, "or None, got <class"),
         (
             {"class_name": "linear", "config": {"bit": 33}},

@@ -40,12 +40,10 @@ if not _starts_command_line():
     # First: it says what is wrong with a TensorFlow that is missing or does not fit.
     _loader.load()
 
-    from lowbit import _gradients as _gradients
-    from lowbit import _vectorization as _vectorization
     from lowbit import blueoil, gradients, ops, quantizers
     from lowbit._identifiers import get
     from lowbit._loader import library_path
-    from lowbit.factories import (
+    from lowbit.quantizers import (
         absmean_weight_quantizer,
         binary_channel_wise_mean_scaling_quantizer,
         binary_mean_scaling_quantizer,

@@ -111,6 +111,11 @@ def scalar(value: Any, name: str, dtypes: frozenset[tf.DType], hint: tf.DType) -
     raise TypeError(f"{name} must be a scalar of dtype {hint.name}, got {shown(value)}")
 
 
+def hyper(value: Any, name: str, dtype: tf.DType) -> Any:
+    """A hyper-parameter of an op on tensors of `dtype`, as `scalar` returns it."""
+    return scalar(value, name, HYPER_DTYPES, hyper_dtype(dtype))
+
+
 def _check_dtype(value: tf.Tensor | tf.Variable, name: str, dtypes: frozenset[tf.DType]) -> None:
     if value.dtype.base_dtype not in dtypes:
         names = " or ".join(sorted(d.name for d in dtypes))
@@ -150,7 +155,7 @@ def threshold(value: Any, dtype: tf.DType, below: float = math.inf) -> Any:
 
 
 def initial(value: Any, dtype: tf.DType) -> Any:
-    """The start of TTQ's scales: a finite number, or "mean"."""
+    """The start of trained scales: a finite number, or "mean"."""
     if isinstance(value, str) and value == "mean":
         return value
     return _number(value, "initial", 'finite, or "mean"', dtype, math.isfinite, DTYPES)

@@ -15,11 +15,6 @@ from tensorflow.python.framework import ops as tf_ops
 
 from lowbit import _arguments, _autograph
 
-OP_TYPES = (  # of the quantizers that take a `backward`
-    "LinearMidTreadHalfQuantizer",
-    "BinaryMeanScalingQuantizer",
-    "BinaryChannelWiseMeanScalingQuantizer",
-)
 Backward = Callable[["ForwardOp", tf.Tensor], Any]
 
 

@@ -18,7 +18,7 @@ from lowbit._models import is_graph, layers_within  # noqa: E402
 from lowbit.layers import Quantized  # noqa: E402
 from lowbit.layers._kernels import Scales, scales_start_anew  # noqa: E402
 from lowbit.layers._layers import OF_KERAS  # noqa: E402
-from lowbit.layers._ttq import TTQWeightQuantizer  # noqa: E402
+from lowbit.layers._trained import TrainedLayer  # noqa: E402
 
 _FLOATS = {quantized: stock for stock, quantized in OF_KERAS.items()}
 _COMPUTES = ("call", "train_step", "test_step", "predict_step", "compute_loss")
@@ -201,7 +201,7 @@ class _FloatTwin(_Copies):
 def _assign(leaves: Iterable[tuple[Any, Any, str]]) -> None:
     """Gives layers the weights of others: all of them, or none where any would be left out."""
     for source, target in [pair for leaf in leaves for pair in _matched(*leaf)]:
-        if isinstance(target, TTQWeightQuantizer):  # which may have its scales yet to make
+        if isinstance(target, TrainedLayer):  # which may have its scales yet to make
             store: dict[str, Any] = {}
             source.save_own_variables(store)
             target.load_own_variables(
@@ -214,7 +214,7 @@ def _assign(leaves: Iterable[tuple[Any, Any, str]]) -> None:
 
 def _matched(source: Any, target: Any, name: str) -> Iterator[tuple[Any, Any]]:
     """Two layers, and those within them, if the second has a place for what the first has."""
-    makes_scales = isinstance(target, TTQWeightQuantizer) and target.positive is None
+    makes_scales = isinstance(target, TrainedLayer) and target.scales is None
     if source.weights and not (target.built or makes_scales):  # its first call would build it
         target.build_from_config(source.get_build_config())
     own, place = _own_weights(source), _own_weights(target)

@@ -3,31 +3,13 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
-from lowbit import _arguments, _autograph, quantizers
+from lowbit import _arguments, _autograph
 from lowbit._keras import PACKAGE
-
-# The defaults of "linear" are those of Blueoil's networks; the class has none. TTQ's scales start
-# at mean(|w|): at 1, the output of a layer with small weights would be many times too large.
-ALIASES: dict[str, tuple[type[quantizers.Quantizer], dict[str, Any]]] = {
-    "linear": (quantizers.LinearMidTreadHalfQuantizer, {"bit": 2, "max_value": 2.0}),
-    "binary": (quantizers.BinaryMeanScalingQuantizer, {}),
-    "binary_channel": (quantizers.BinaryChannelWiseMeanScalingQuantizer, {}),
-    "ttq": (quantizers.TTQWeightQuantizer, {"initial": "mean"}),
-    "twn": (quantizers.TWNWeightQuantizer, {}),
-    "absmean": (quantizers.AbsmeanWeightQuantizer, {}),
-}
-CLASSES = {cls.__name__: cls for cls, _ in ALIASES.values()}
-
-
-def use(replacement: type[quantizers.Quantizer]) -> None:
-    """Lets the alias and the name of a class stand for another class of that name."""
-    for alias, (cls, config) in ALIASES.items():
-        if cls.__name__ == replacement.__name__:
-            ALIASES[alias] = replacement, config
-    CLASSES[replacement.__name__] = replacement
+from lowbit.quantizers.base import ALIASES, CLASSES, Quantizer
 
 
 @_autograph.leave
@@ -67,7 +49,7 @@ def get(
 def get_own(identifier: Any, dtype: Any, axis: int | None = None) -> Callable[[Any], Any] | None:
     """As `get`, but a quantizer of lowbit is copied, so that its trained scalars are not shared."""
     found = get(identifier, dtype=dtype, axis=axis)
-    if found is identifier and isinstance(found, quantizers.Quantizer):
+    if found is identifier and isinstance(found, Quantizer):
         return found.from_config(found.arguments())
     return found
 
@@ -83,8 +65,8 @@ def serialize(identifier: Any) -> Any:
 
 def _checked(identifier: Any) -> Callable[[Any], Any] | None:
     """A quantizer, any other callable, or None, as it is."""
-    if getattr(identifier, "__module__", None) == "lowbit.factories":
-        name = getattr(identifier, "__name__", "")
+    if isinstance(identifier, types.FunctionType) and hasattr(identifier, "makes"):
+        name = identifier.__name__
         raise TypeError(f"a quantizer must be {_choices()}, got the factory: call {name}()")
     if identifier is None or (callable(identifier) and not isinstance(identifier, type)):
         return identifier

@@ -51,7 +51,7 @@ def linear_mid_tread_half_quantizer(
     """
     x = _arguments.tensor(x, "x")
     bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
-    max_value = _hyper(max_value, "max_value", x.dtype)
+    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
     return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=_arguments.op_name(name))
 
 
@@ -72,7 +72,7 @@ def linear_mid_tread_half_quantizer_grad(
     """
     x = _arguments.tensor(x, "x")
     dy = _like(dy, "dy", x.dtype, "x")
-    max_value = _hyper(max_value, "max_value", x.dtype)
+    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
     return _ops.linear_mid_tread_half_quantizer_grad(
         dy, x, max_value, name=_arguments.op_name(name)
     )
@@ -180,7 +180,7 @@ def ttq_weight_quantizer(
         weights,
         _like(positive, "positive", dtype, "weights"),
         _like(negative, "negative", dtype, "weights"),
-        _hyper(threshold, "threshold", dtype),
+        _arguments.hyper(threshold, "threshold", dtype),
         negative_gradient=_kind(negative_gradient),
         name=_arguments.op_name(name),
     )
@@ -221,7 +221,7 @@ def ttq_weight_quantizer_grad(
         weights,
         _like(positive, "positive", dtype, "weights"),
         _like(negative, "negative", dtype, "weights"),
-        _hyper(threshold, "threshold", dtype),
+        _arguments.hyper(threshold, "threshold", dtype),
         negative_gradient=_kind(negative_gradient),
         name=_arguments.op_name(name),
     )
@@ -255,7 +255,7 @@ def twn_weight_quantizer(
     dtype = weights.dtype
     return _ops.twn_weight_quantizer(
         weights,
-        _hyper(threshold, "threshold", dtype),
+        _arguments.hyper(threshold, "threshold", dtype),
         per_channel=_arguments.flag(per_channel, "per_channel"),
         axis=_arguments.axis(axis),
         name=_arguments.op_name(name),
@@ -320,12 +320,6 @@ def absmean_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor
     return _ops.absmean_weight_quantizer_grad(
         _arguments.tensor(dy, "dy"), name=_arguments.op_name(name)
     )
-
-
-def _hyper(value: Any, name: str, dtype: tf.DType) -> Any:
-    """A hyper-parameter of an op on tensors of `dtype`."""
-    hint = _arguments.hyper_dtype(dtype)
-    return _arguments.scalar(value, name, _arguments.HYPER_DTYPES, hint)
 
 
 def _kind(value: Any) -> str:

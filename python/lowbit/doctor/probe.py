@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # The second size is past what one thread, and one thread block, does alone.
@@ -94,11 +94,11 @@ def _test(tf: Any, ops: Any, device: str, report: _Reporter, xla: bool = False) 
     def run(function: Callable[..., Any], *tensors: Any) -> Any:
         return (tf.function(function, jit_compile=True) if xla else function)(*tensors)
 
-    for name, check in _CHECKS.items():
+    for name, call in _calls(ops).items():
         report(stage=f"running {name} on {column}")
         try:
             with tf.device(f"/{device}"):
-                right = all(check(tf, ops, run, repeat) for repeat in _REPEATS)
+                right = all(_is_right(tf, run, call, repeat) for repeat in _REPEATS)
             result = "OK" if right else "wrong result"
         except Exception as error:
             lines = str(error).splitlines() or [""]
@@ -106,72 +106,39 @@ def _test(tf: Any, ops: Any, device: str, report: _Reporter, xla: bool = False) 
         report(device=column, op=name, result=result)
 
 
-# Sums, means and results are exact in float32, in any order.
-_X = [[-2.0, -0.5, 0.0], [0.5, 1.0, 2.0]]
-_DY = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
-_TTQ = (3.0, 5.0, 0.25)  # positive, negative, threshold
+def _calls(ops: Any) -> dict[str, tuple[Callable[[Any, Any], Any], Any, Sequence[float]]]:
+    """For each op: a function of x and dy that calls it, its first output, and the others."""
+    from lowbit.quantizers.base import CLASSES, function_name
+
+    calls: dict[str, Any] = {}
+    for op, cls in CLASSES.items():
+        forward = getattr(ops, function_name(op))
+        grad = getattr(ops, function_name(f"{op}Grad"))
+        example = cls.example
+
+        def quantize(x: Any, dy: Any, forward: Any = forward, example: Any = example) -> Any:
+            return forward(x, **example.arguments)
+
+        def differentiate(x: Any, dy: Any, grad: Any = grad, example: Any = example) -> Any:
+            arguments = example.grad_arguments
+            return grad(dy) if arguments is None else grad(dy, x, **arguments)
+
+        calls[op] = quantize, example.y, ()
+        calls[f"{op}Grad"] = differentiate, example.dx, example.sums
+    return calls
 
 
-def _check(function: Callable[[Any, Any, Any], Any], expected: Any) -> Callable[..., bool]:
-    """A check that a function of the ops, x and dy gives the expected values."""
+def _is_right(tf: Any, run: Callable[..., Any], call: Any, repeat: int) -> bool:
+    from lowbit.quantizers.base import EXAMPLE_DY, EXAMPLE_X
 
-    def check(tf: Any, ops: Any, run: Callable[..., Any], repeat: int) -> bool:
-        x, dy, want = (tf.tile(tf.constant(v), [repeat, 1]).numpy() for v in (_X, _DY, expected))
-        y = run(lambda x, dy: function(ops, x, dy), tf.constant(x), tf.constant(dy)).numpy()
-        return bool(y.shape == want.shape and (y == want).all())
+    function, first, sums = call
+    x, dy, want = (tf.tile(tf.constant(v), [repeat, 1]) for v in (EXAMPLE_X, EXAMPLE_DY, first))
+    found = run(function, x, dy)
+    y, *others = found if sums else [found]
+    if [float(value) for value in others] != [value * repeat for value in sums]:
+        return False
+    return bool(y.shape == want.shape and (y.numpy() == want.numpy()).all())
 
-    return check
-
-
-def _ttq_gradients(tf: Any, ops: Any, run: Callable[..., Any], repeat: int) -> bool:
-    x, dy = (tf.tile(tf.constant(value), [repeat, 1]) for value in (_X, _DY))
-    gradients = run(lambda x, dy: ops.ttq_weight_quantizer_grad(dy, x, *_TTQ), x, dy)
-    scales = [float(gradients.positive), float(gradients.negative)]
-    check = _check(lambda *_: gradients.weights, [[5.0, 2.0, 3.0], [4.0, 15.0, 18.0]])
-    return scales == [11.0 * repeat, -1.0 * repeat] and check(tf, ops, run, repeat)
-
-
-_CHECKS: dict[str, Callable[..., bool]] = {
-    "LinearMidTreadHalfQuantizer": _check(
-        lambda ops, x, dy: ops.linear_mid_tread_half_quantizer(x, 1, 2.0),
-        [[0.0, 0.0, 0.0], [0.0, 2.0, 2.0]],
-    ),
-    "LinearMidTreadHalfQuantizerGrad": _check(
-        lambda ops, x, dy: ops.linear_mid_tread_half_quantizer_grad(dy, x, 2.0),
-        [[0.0, 0.0, 0.0], [4.0, 5.0, 0.0]],
-    ),
-    "BinaryMeanScalingQuantizer": _check(
-        lambda ops, x, dy: ops.binary_mean_scaling_quantizer(x),
-        [[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0]],
-    ),
-    "BinaryMeanScalingQuantizerGrad": _check(
-        lambda ops, x, dy: ops.binary_mean_scaling_quantizer_grad(dy), _DY
-    ),
-    "BinaryChannelWiseMeanScalingQuantizer": _check(
-        lambda ops, x, dy: ops.binary_channel_wise_mean_scaling_quantizer(x),
-        [[-1.25, -0.75, 1.0], [1.25, 0.75, 1.0]],
-    ),
-    "BinaryChannelWiseMeanScalingQuantizerGrad": _check(
-        lambda ops, x, dy: ops.binary_channel_wise_mean_scaling_quantizer_grad(dy), _DY
-    ),
-    "TTQWeightQuantizer": _check(
-        lambda ops, x, dy: ops.ttq_weight_quantizer(x, *_TTQ),
-        [[-5.0, 0.0, 0.0], [0.0, 3.0, 3.0]],
-    ),
-    "TTQWeightQuantizerGrad": _ttq_gradients,
-    "TWNWeightQuantizer": _check(
-        lambda ops, x, dy: ops.twn_weight_quantizer(x, 1.0),
-        [[-2.0, 0.0, 0.0], [0.0, 0.0, 2.0]],
-    ),
-    "TWNWeightQuantizerGrad": _check(lambda ops, x, dy: ops.twn_weight_quantizer_grad(dy), _DY),
-    "AbsmeanWeightQuantizer": _check(
-        lambda ops, x, dy: ops.absmean_weight_quantizer(x, per_channel=True),
-        [[-1.25, -0.75, 0.0], [0.0, 0.75, 1.0]],
-    ),
-    "AbsmeanWeightQuantizerGrad": _check(
-        lambda ops, x, dy: ops.absmean_weight_quantizer_grad(dy), _DY
-    ),
-}
 
 if __name__ == "__main__":
     main()

@@ -25,7 +25,8 @@ layers. Any other callable is used as it is.
 
 from __future__ import annotations
 
-from lowbit import _identifiers, _keras, quantizers
+from lowbit import _keras
+from lowbit.quantizers import base
 
 _keras.require()
 
@@ -42,11 +43,10 @@ from lowbit.layers._layers import (  # noqa: E402
     QuantDepthwiseConv2D,
     QuantSeparableConv2D,
 )
-from lowbit.layers._ttq import TTQWeightQuantizer  # noqa: E402
+from lowbit.layers._trained import make_layers  # noqa: E402
 
-setattr(quantizers, TTQWeightQuantizer.__name__, TTQWeightQuantizer)
-_identifiers.use(TTQWeightQuantizer)
-for _cls in _identifiers.CLASSES.values():
+make_layers()
+for _cls in base.CLASSES.values():
     keras.saving.register_keras_serializable(_keras.PACKAGE)(_cls)
 
 __all__ = [

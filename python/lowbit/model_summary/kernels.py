@@ -11,9 +11,8 @@ from typing import Any
 
 import keras
 
-from lowbit._identifiers import ALIASES
 from lowbit.model_summary.flow import Call, float_bits, has_own_call
-from lowbit.quantizers import Quantizer
+from lowbit.quantizers.base import ALIASES, Quantizer
 
 FLOAT32_BYTES = 4
 _ONE_KERNEL = (

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TTQ's quantizer where Keras is loaded: a Keras layer as well as a `tf.Module`.
+"""Trained quantizers where Keras is loaded: Keras layers as well as `tf.Module`s.
 
 Keras trains, saves and freezes what is an attribute of its layers if that is a variable or a layer
-of its own; of a `tf.Module` it takes no notice. So the quantizer is one, too, and its scales are
+of its own; of a `tf.Module` it takes no notice. So such a quantizer is one, too, and its scales are
 Keras variables once Keras is in charge. Elsewhere it stays what it is without Keras.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +23,9 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from lowbit import _autograph, quantizers
 from lowbit.layers._quantizers import supports_jit
+from lowbit.quantizers import base
+from lowbit.quantizers.trained import PickledScale, TrainedQuantizer, is_known, taking
 
-_Plain = quantizers.TTQWeightQuantizer
 # What every layer has for itself, and does not give its copies.
 _OF_LAYERS = frozenset(vars(keras.layers.Layer(name="any"))) - {"name"} | {"_is_decided"}
 _NOT_SAVED = frozenset(name for name in dir(keras.Model) if not name.startswith("_"))
@@ -31,7 +35,7 @@ def _asked(name: str) -> Any:
     """A property that Keras answers once the scales are its variables, `tf.Module` before."""
 
     def get(self: Any) -> Any:
-        answers = keras.layers.Layer if isinstance(self.positive, keras.Variable) else tf.Module
+        answers = keras.layers.Layer if self._has_keras_scales() else tf.Module
         return getattr(answers, name).fget(self)
 
     return property(get)
@@ -41,7 +45,9 @@ def _scale(value: Any, dtype: str, name: str) -> Any:
     return keras.Variable(value, dtype=dtype, name=name, autocast=False)
 
 
-class TTQWeightQuantizer(_Plain, keras.layers.Layer):
+class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
+    """What `make_layers` puts before the class of a trained quantizer."""
+
     # A Keras layer has an attribute and a property where a `tf.Module`, and a quantizer, have the
     # other of the two.
     name: Any = None
@@ -49,32 +55,26 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
     variables = _asked("variables")
     trainable_variables = _asked("trainable_variables")
     non_trainable_variables = _asked("non_trainable_variables")
-    _pickled_scale = staticmethod(_scale)
     __reduce__ = object.__reduce__  # Keras's writes a whole model
 
-    def __new__(cls, *_: Any, **__: Any) -> TTQWeightQuantizer:
+    def __new__(cls, *_: Any, **__: Any) -> TrainedLayer:
         # Without the arguments, which Keras would look into before they have been checked.
-        made: TTQWeightQuantizer = keras.layers.Layer.__new__(cls)
+        made: TrainedLayer = keras.layers.Layer.__new__(cls)
         return made
 
-    def __init__(
-        self,
-        threshold: Any = 0.05,
-        dtype: Any = tf.float32,
-        *,
-        negative_gradient: str = "exact",
-        initial: Any = 1.0,
-    ) -> None:
-        _Plain.__init__(
-            self, threshold, dtype, negative_gradient=negative_gradient, initial=initial
-        )
-        self._without_keras.discard(self)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.without_keras.discard(self)
         self._become_layer()
 
     def _become_layer(self) -> None:
         keras.layers.Layer.__init__(self, dtype=self.dtype.name, name=self.name)
         self.supports_jit = supports_jit(self)
         self._is_decided = False
+
+    def _has_keras_scales(self) -> bool:
+        scales = self.scales
+        return scales is not None and isinstance(scales[0], keras.Variable)
 
     @_autograph.leave
     def __call__(self, x: Any) -> tf.Tensor:
@@ -90,12 +90,12 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         """
         if not tf.compat.v1.executing_eagerly_outside_functions():
             return  # a graph of TF1, whose variable scopes have them
-        if self.positive is not None and not get_global_attribute("current_call_ctx"):
+        if self.scales is not None and not get_global_attribute("current_call_ctx"):
             return  # no layer is being called: who holds it is seen later
         outermost = self._get_call_context().entry_layer
         self._maybe_reset_call_context()
         if outermost is self:  # as above
-            if self.positive is None and (isinstance(x, keras.Variable) or in_stateless_scope()):
+            if self.scales is None and (isinstance(x, keras.Variable) or in_stateless_scope()):
                 self._add_scales_for(x)
             return
         layers = outermost._flatten_layers()
@@ -106,17 +106,17 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
                 f"calls it, or in a list or dict that is one; {outermost.name} does not hold "
                 f"{self!r}, so Keras would neither train nor save its scales"
             )
-        if holders and self.positive is None:
+        if holders and self.scales is None:
             self._add_scales_for(x)
-        elif holders and not isinstance(self.positive, keras.Variable):
+        elif holders and not self._has_keras_scales():
             self._replace_scales(layers)
         for holder in holders:
             self._show(holder)
-        self._is_decided = isinstance(self.positive, keras.Variable)
+        self._is_decided = self._has_keras_scales()
 
     def _is_of_a_module(self, x: Any, layers: list[Any]) -> bool:
         """Whether a `tf.Module` calls it that has its scales, which Keras need not train."""
-        return isinstance(x, tf.Variable) or (self.positive is not None and self._is_in(layers))
+        return isinstance(x, tf.Variable) or (self.scales is not None and self._is_in(layers))
 
     def _is_in(self, layers: list[Any]) -> bool:
         """Whether a `tf.Module` that is an attribute of one of the layers holds it."""
@@ -139,7 +139,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
 
     def _add_scales_for(self, x: Any) -> None:
         weights = self._checked(x)  # which Keras may have cast
-        if self.starts_at_mean and not (isinstance(x, keras.Variable) or _is_known(weights)):
+        if self.starts_at_mean and not (isinstance(x, keras.Variable) or is_known(weights)):
             raise ValueError(
                 'initial="mean" needs the first weights themselves in a Keras layer, got a tensor '
                 "that is computed from them: hand the quantizer the variable, or give initial a "
@@ -160,19 +160,23 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
             ValueError: Another has them as well.
         """
         owner = None
-        if isinstance(self.positive, tf.distribute.DistributedValues):
+        if self._are_distributed():
             owner = "a strategy"
         elif self._is_in(layers):
             owner = "a tf.Module"
         elif self._is_uninitialized():
             owner = "a function that is being traced"
         if owner:
+            names = " and ".join(self.scale_names)
             raise ValueError(
-                f"positive and negative must be made by the Keras layer that holds {self!r}, got "
-                f"those of {owner}, which called it before: call the layer first"
+                f"{names} must be made by the Keras layer that holds {self!r}, got those of "
+                f"{owner}, which called it before: call the layer first"
             )
         with tf.init_scope():
             self._add_scales_of({name: getattr(self, name).numpy() for name in self.scale_names})
+
+    def _are_distributed(self) -> bool:
+        return any(isinstance(s, tf.distribute.DistributedValues) for s in self.scales or ())
 
     def _add_scales_of(self, values: dict[str, Any]) -> None:
         self._add_scales({name: lambda *_, v=v, **__: v for name, v in values.items()})
@@ -182,23 +186,22 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         with tf.init_scope(), name_scope(self.name, caller=self):
             scales = {
                 name: keras.Variable(
-                    initializer, (), self.variable_dtype, autocast=False, name=name
+                    initializer, (), self.scale_dtype.name, autocast=False, name=name
                 )
                 for name, initializer in initializers.items()
             }
-        with quantizers.taking:
-            if isinstance(self.positive, keras.Variable):
+        with taking:
+            if self._has_keras_scales():
                 return
             self._trace = None
             self.built = True
             for scale in scales.values():
                 self._track_variable(scale)
-            for name in reversed(self.scale_names):  # the first one says that there are all
-                setattr(self, name, scales[name])
+            self.set_scales(tuple(scales.values()))
 
     def _is_lent_scales(self) -> bool:
         """Whether another layer, such as QuantDense has one, made them and looks after them."""
-        return isinstance(self.positive, keras.Variable) and not self.built
+        return self._has_keras_scales() and not self.built
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Not possible.
@@ -212,12 +215,12 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         """What Keras asks before, which stops it altogether for a layer that is not built."""
 
     def save_own_variables(self, store: Any) -> None:
-        if self.positive is not None and not self._is_lent_scales():
+        if self.scales is not None and not self._is_lent_scales():
             for i, name in enumerate(self.scale_names):
                 store[str(i)] = getattr(self, name)
 
     def load_own_variables(self, store: Any) -> None:
-        if self._is_lent_scales() or (self.positive is None and not store.keys()):
+        if self._is_lent_scales() or (self.scales is None and not store.keys()):
             return
         if not store.keys():
             raise ValueError(
@@ -225,7 +228,7 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
                 "must share one again: make them so, and use load_weights, not load_model"
             )
         values = {name: np.array(store[str(i)]) for i, name in enumerate(self.scale_names)}
-        if self.positive is None:  # a layer that was built and not called
+        if self.scales is None:  # a layer that was built and not called
             self._add_scales_of(values)
         for name, value in values.items():
             getattr(self, name).assign(value)
@@ -245,23 +248,37 @@ class TTQWeightQuantizer(_Plain, keras.layers.Layer):
         state["_name"] = state.pop("name")  # as a `tf.Module` has it
         for name in self.scale_names:
             if isinstance(state[name], keras.Variable):
-                state[name] = quantizers.PickledScale(state[name])
+                state[name] = PickledScale(state[name])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({"name": state["_name"], **state})
         self._become_layer()
-        self.built = self.positive is not None
+        self.built = self.scales is not None
 
 
-def _is_known(tensor: Any) -> bool:
-    return isinstance(tensor, tf.Variable) or hasattr(tensor, "numpy")
+def make_layers() -> None:
+    """Makes Keras layers of the trained quantizers: of their classes, and of those made before."""
+    PickledScale.made = staticmethod(_scale)
+    made = {}
+    for plain in list(base.CLASSES.values()):
+        if issubclass(plain, TrainedQuantizer):
+            cls = made[plain] = _layer_class(plain)
+            base.replace(cls)
+            for module in (quantizers, sys.modules[plain.__module__]):
+                setattr(module, plain.__name__, cls)
+    for earlier in list(TrainedQuantizer.without_keras):
+        if type(earlier) in made:  # not a class of the user's own
+            earlier.__class__ = made[type(earlier)]
+            earlier._become_layer()
 
 
-TTQWeightQuantizer.__doc__ = _Plain.__doc__
-for _attribute in ("__module__", "__name__", "__qualname__"):
-    setattr(TTQWeightQuantizer, _attribute, getattr(_Plain, _attribute))
-for _earlier in list(_Plain._without_keras):
-    if type(_earlier) is _Plain:  # not a class of the user's own
-        _earlier.__class__ = TTQWeightQuantizer
-        _earlier._become_layer()
+def _layer_class(plain: type[TrainedQuantizer]) -> Any:
+    @functools.wraps(plain.__init__)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        TrainedLayer.__init__(self, *args, **kwargs)
+
+    # Keras looks at this, and at nothing that is wrapped.
+    __init__.__signature__ = inspect.signature(plain.__init__)  # type: ignore[attr-defined]
+    attributes = {"__init__": __init__, "__doc__": plain.__doc__, "__module__": plain.__module__}
+    return type(plain.__name__, (TrainedLayer, plain), attributes)
