@@ -12,10 +12,6 @@ from rich.table import Table
 from targets import Target
 from timing import ratio
 
-# Their statistics are sums in float64, the stock ops' in the dtype of the input.
-_SUMMED = {"binary", "channel-wise", "TWN", "absmean", "TTQ gradient"}
-_MUCH_FASTER = {"linear", "channel-wise", "TWN", "absmean", "TTQ", "TTQ gradient"}
-
 
 def targets(case: Case, size: Size) -> list[Target]:
     """Returns what is to be reached with that op at that size."""
@@ -23,11 +19,11 @@ def targets(case: Case, size: Size) -> list[Target]:
         return [Target("eager", "abs", 1.3)]
     by_xla = [
         Target("xla", "function", 1.0, at_least=True),
-        Target("compiled", "xla", 1.2 if case.name in _SUMMED else 1.0),
+        Target("compiled", "xla", 1.2 if case.sums else 1.0),
     ]
     if size.name == "2.4M":
         return [Target("eager", "copy", 1.3), *by_xla]
-    stock = 3.0 if case.name in _MUCH_FASTER else 2.0
+    stock = 3.0 if case.much_faster else 2.0
     return [
         Target("eager", "copy", 1.15),
         *by_xla,

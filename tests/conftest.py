@@ -102,6 +102,12 @@ QUANTIZERS = [
         lambda dy, x: reference.linear_grad(dy, x, MAX_VALUE),
     ),
     Quantizer(
+        "pact",
+        lambda x: ops.pact_quantizer(x, BIT, MAX_VALUE),
+        lambda x: reference.linear(x, BIT, MAX_VALUE),
+        lambda dy, x: reference.linear_grad(dy, x, MAX_VALUE),
+    ),
+    Quantizer(
         "binary",
         ops.binary_mean_scaling_quantizer,
         reference.binary,

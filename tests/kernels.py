@@ -22,9 +22,11 @@ OPS = {
     "ttq_grad": b"TTQWeightQuantizerGrad",
     "twn": b"TWNWeightQuantizer",
     "absmean": b"AbsmeanWeightQuantizer",
+    "pact_grad": b"PACTQuantizerGrad",
 }
 KERNELS = tuple(OPS)
 CHANNEL_KERNELS = ("binary", "twn", "absmean")
+GRADIENT_KERNELS = tuple(kernel for kernel in OPS if kernel.endswith("_grad"))  # dy comes first
 BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
 LAYOUTS = [  # outer, channels, inner
     (1, 1, 5000),
@@ -166,17 +168,21 @@ class Run:
     ):
         x = inputs[0]
         self._misaligned = misaligned if outputs_misaligned is None else outputs_misaligned
-        self._sizes = [x.size, 1, 1] if kernel == "ttq_grad" else [x.size]
-        poisoned = [np.full(n * x.itemsize, poison, np.uint8).view(x.dtype) for n in self._sizes]
+        poisoned = [
+            np.full(size * dtype.itemsize, poison, np.uint8).view(dtype)
+            for size, dtype in output_types(kernel, x)
+        ]
+        self._sizes = [output.size for output in poisoned]
         self._inputs = [device.hold(_padded(a, misaligned)) for a in inputs]
         self._outputs = [device.hold(_padded(a, self._misaligned)) for a in poisoned]
         if in_place:
             self._outputs[0] = self._inputs[0]
-        addresses = [
-            [held.address + past * x.itemsize for held in arrays]
-            for arrays, past in ((self._inputs, misaligned), (self._outputs, self._misaligned))
+        inputs = [held.address + misaligned * x.itemsize for held in self._inputs]
+        outputs = [
+            held.address + self._misaligned * output.itemsize
+            for held, output in zip(self._outputs, poisoned, strict=True)
         ]
-        self.call = Call.of(kernel, x.dtype, *addresses, layout or (1, 1, x.size), **options)
+        self.call = Call.of(kernel, x.dtype, inputs, outputs, layout or (1, 1, x.size), **options)
 
     def outputs(self):
         """Returns the outputs. Fails if the kernel has written around them."""
@@ -206,6 +212,20 @@ def _padded(array, misaligned):
     return copy
 
 
+def output_types(kernel, x):
+    """Size and dtype of each output of a kernel whose first input is x."""
+    scalars = {
+        "ttq_grad": [x.dtype, x.dtype],
+        "pact_grad": [np.dtype(reference.compute_type(x.dtype))],
+    }
+    return [(x.size, x.dtype), *((1, dtype) for dtype in scalars.get(kernel, []))]
+
+
+def scalar_outputs(kernel):
+    """How many numbers a kernel finishes beside its tensor."""
+    return len(output_types(kernel, np.zeros(1, np.float32))) - 1
+
+
 def random_inputs(kernel, size, dtype, seed=0):
     """Normal values and, for TTQ, two scales."""
     random = np.random.default_rng(seed)
@@ -224,6 +244,7 @@ def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
         "ttq_grad": [dy, x, *scales],
         "twn": [x],
         "absmean": [x],
+        "pact_grad": [dy, x],
     }[kernel]
 
 
@@ -263,6 +284,8 @@ def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
         outputs = [reference.twn(x, hyper, axis)]
     elif kernel == "absmean":
         outputs = [reference.absmean(x, axis)]
+    elif kernel == "pact_grad":
+        outputs = reference.pact_grad(*inputs, hyper)
     else:
         raise ValueError(f"no reference is known for the kernel {kernel!r}")
     return [np.ravel(y) for y in outputs]

@@ -36,6 +36,15 @@ def linear_grad(dy, x, max_value):
     return np.where(np.isnan(v), c(np.nan), dx).astype(dy.dtype)
 
 
+def pact_grad(dy, x, max_value):
+    """Returns dx and d_max_value, which has the compute type."""
+    c = compute_type(x.dtype)
+    v, d = x.astype(c), dy.astype(c)
+    with np.errstate(invalid="ignore"):
+        above = np.sum(d[v >= c(max_value)], dtype=np.longdouble)
+    return linear_grad(dy, x, max_value), c(np.nan if np.isnan(v).any() else above)
+
+
 def binary(x, axis=None):
     """Mean scaling of the whole tensor or, with an `axis`, of each of its channels."""
     if x.size == 0:

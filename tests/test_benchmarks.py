@@ -51,7 +51,7 @@ def test_writes_every_row_and_a_chart(module, tmp_path):
 
 def test_bytes_and_speed_of_a_row(module):
     cases, report = module("cases"), module("report")
-    streams = [2, 3, 3, 3, 4, 3, 3, 4]
+    streams = [2, 3, 3, 3, 3, 4, 3, 3, 4]
     sizes = {size.name: size for size in cases.SIZES}
     assert [case.moved_bytes(sizes["37K"]) for case in cases.CASES] == [
         4 * 36864 * n for n in streams

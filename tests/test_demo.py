@@ -37,6 +37,8 @@ FACTORIES = {
     "twn": lambda q, dtype: q.twn_weight_quantizer(dtype=dtype),
     "twn, channels": lambda q, dtype: q.twn_weight_quantizer(0.5, dtype, per_channel=True),
     "twn, axis": lambda q, dtype: q.twn_weight_quantizer(dtype=dtype, per_channel=True, axis=-2),
+    "pact": lambda q, dtype: q.pact_quantizer(2, 1.5, dtype),
+    "pact, 32 bit": lambda q, dtype: q.pact_quantizer(32, 0.7, dtype),
     "absmean": lambda q, dtype: q.absmean_weight_quantizer(dtype),
     "absmean, axis": lambda q, dtype: q.absmean_weight_quantizer(dtype, per_channel=True, axis=-2),
 }
@@ -177,7 +179,14 @@ def test_quantized_networks_learn(tmp_path):
     output = _demo("--output", tmp_path / "figure.png", timeout=900)
     rows = _rows(output)
     assert float(rows["float baseline"]["accuracy"]) > 97
-    margins = {"binary": 6, "binary channel-wise": 6, "TWN": 3, "absmean": 3, "TTQ": 3}
+    margins = {
+        "binary": 6,
+        "binary channel-wise": 6,
+        "TWN": 3,
+        "TWN, PACT activations": 3,
+        "absmean": 3,
+        "TTQ": 3,
+    }
     assert {name for name, points in margins.items() if -float(rows[name]["gap"]) > points} == set()
     assert float(rows['TTQ, "paper" gradient']["gap"]) < float(rows["TTQ"]["gap"]) - 10
 

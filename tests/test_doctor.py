@@ -563,8 +563,11 @@ def test_self_test_notices_wrong_results(monkeypatch, results):
     wrong = lambda *_, **__: tf.zeros([2, 3])  # noqa: E731
     for name in (name for name in dir(ops) if "quantizer" in name):
         monkeypatch.setattr(ops, name, wrong)
-    gradients = ops.TTQGradients(*3 * [tf.constant(0.0)])
-    monkeypatch.setattr(ops, "ttq_weight_quantizer_grad", lambda *_, **__: gradients)
+    for op, cls in base.CLASSES.items():
+        if cls.example.sums:
+            several = [wrong(), *(tf.constant(0.0) for _ in cls.example.sums)]
+            name = base.function_name(f"{op}Grad")
+            monkeypatch.setattr(ops, name, lambda *_, several=several, **__: several)
     assert set(results().values()) == {"wrong result"}
     assert set(results(xla=True).values()) == {"wrong result"}
 

@@ -21,6 +21,7 @@ channel_wise = lowbit.binary_channel_wise_mean_scaling_quantizer
 ttq = lowbit.ttq_weight_quantizer
 twn = lowbit.twn_weight_quantizer
 absmean = lowbit.absmean_weight_quantizer
+pact = lowbit.pact_quantizer
 FACTORIES = {
     "linear": lambda **kwargs: linear(2, 2.0, **kwargs),
     "binary": binary,
@@ -28,6 +29,7 @@ FACTORIES = {
     "ttq": ttq,
     "twn": twn,
     "absmean": absmean,
+    "pact": lambda **kwargs: pact(2, **kwargs),
 }
 
 FACTORY_ERRORS = [  # call, argument, what is required, what was given
@@ -73,6 +75,12 @@ FACTORY_ERRORS = [  # call, argument, what is required, what was given
     (lambda: twn([0.7]), "threshold", ">= 0", r"\[0.7\]"),
     (lambda: twn(per_channel="yes"), "per_channel", "bool", "'yes'"),
     (lambda: twn(per_channel=True, axis="last"), "axis", "int", "'last'"),
+    (lambda: pact(None), "bit", r"1.*32", "None"),
+    (lambda: pact(33), "bit", r"1.*32", "33"),
+    (lambda: pact(2, 0.0), "initial", "finite.*> 0", "0.0"),
+    (lambda: pact(2, -1), "initial", "finite.*> 0", "-1"),
+    (lambda: pact(2, INF), "initial", "finite.*> 0", "inf"),
+    (lambda: pact(2, "mean"), "initial", "finite.*> 0", "'mean'"),
     (lambda: absmean(0.7), "dtype", "half", "0.7"),
     (lambda: absmean(per_channel=0.7), "per_channel", "bool", "0.7"),
     (lambda: absmean(axis=None), "axis", "int", "None"),
@@ -88,6 +96,8 @@ RUN_TIME_ERRORS = [  # values that only a kernel sees
         for op in (
             lambda v: ops.linear_mid_tread_half_quantizer(X, 2, v),
             lambda v: ops.linear_mid_tread_half_quantizer_grad(X, X, v),
+            lambda v: ops.pact_quantizer(X, 2, v),
+            lambda v: ops.pact_quantizer_grad(X, X, v),
         )
         for value, given in ((0.0, "0"), (-1.0, "-1"), (NAN, "nan"), (INF, "inf"))
     ),
@@ -108,6 +118,9 @@ SCALARS = [  # an op that takes one scalar as `v`, and the scalar's name
     ("bit", tf.int32, lambda v: ops.linear_mid_tread_half_quantizer(X, v, 1.0)),
     ("max_value", tf.float32, lambda v: ops.linear_mid_tread_half_quantizer(X, 2, v)),
     ("max_value", tf.float32, lambda v: ops.linear_mid_tread_half_quantizer_grad(X, X, v)),
+    ("bit", tf.int32, lambda v: ops.pact_quantizer(X, v, 1.0)),
+    ("max_value", tf.float32, lambda v: ops.pact_quantizer(X, 2, v)),
+    ("max_value", tf.float32, lambda v: ops.pact_quantizer_grad(X, X, v)),
     ("positive", tf.float32, lambda v: ops.ttq_weight_quantizer(X, v, ONE, 0.1)),
     ("negative", tf.float32, lambda v: ops.ttq_weight_quantizer(X, ONE, v, 0.1)),
     ("threshold", tf.float32, lambda v: ops.ttq_weight_quantizer(X, ONE, ONE, v)),
@@ -118,6 +131,7 @@ SCALARS = [  # an op that takes one scalar as `v`, and the scalar's name
 ]
 SHAPE_PAIRS = [  # dy must have the shape of x
     ("x", lambda dy, x: ops.linear_mid_tread_half_quantizer_grad(dy, x, 1.0)),
+    ("x", lambda dy, x: ops.pact_quantizer_grad(dy, x, 1.0)),
     ("weights", lambda dy, x: ops.ttq_weight_quantizer_grad(dy, x, ONE, ONE, 0.1)),
 ]
 AXES = [  # rank, axis

@@ -274,7 +274,7 @@ import ops, json, pathlib
 from rows import Row, table
 from speed_chart import save_chart
 from rich.console import Console
-linear, binary = ops.OPS[0], ops.OPS[2]
+linear, binary = (next(op for op in ops.OPS if op.name == n) for n in ("linear", "binary"))
 sizes = {size.name: size for size in ops.SIZES}
 def row(op, size, **seconds):
     times = {name: [s, 9 * s, s] for name, s in {"lowbit": 1.0, **seconds}.items()}

@@ -191,7 +191,7 @@ def test_factories_and_ops(in_function):
     works = 0
     calls = itertools.chain(every_call(), random_calls(1000))
     if in_function:
-        calls = random.sample(list(calls), 700)
+        calls = random.sample(list(calls), 800)
     for function, arguments in calls:
 
         def run():

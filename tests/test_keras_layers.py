@@ -422,6 +422,7 @@ def test_aliases(dtype):
         "ttq": lowbit.ttq_weight_quantizer(dtype=dtype, initial="mean"),
         "twn": lowbit.twn_weight_quantizer(dtype=dtype, axis=-2),
         "absmean": lowbit.absmean_weight_quantizer(dtype=dtype, axis=-2),
+        "pact": lowbit.pact_quantizer(2, dtype=dtype),
     }
     for alias in ALIASES:
         assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(expected[alias])
@@ -485,7 +486,10 @@ def test_bad_identifiers(identifier, error, message):
     ("make", "message"),
     [
         (lambda: layers.Quantize(None), "quantizer must not be None"),
-        (lambda: layers.Quantize("ttq"), "quantizer must have no trained scales, got TTQWeight"),
+        (
+            lambda: layers.Quantize("ttq"),
+            "quantizer must have no trained scales of weights, got TTQ",
+        ),
         (lambda: layers.QuantDense(3, input_quantizer="ttq"), "input_quantizer must have no trai"),
         (lambda: layers.QuantDense(3, lora_rank=2), "lora_rank must be None in QuantDense"),
         (lambda: layers.QuantConv2D(3, 3).enable_lora(2), "QuantConv2D cannot enable LoRA"),

@@ -22,6 +22,7 @@ from kernels import (
     check,
     decided_inputs,
     is_decided,
+    output_types,
     random_inputs,
 )
 from kernels import run as run_on
@@ -184,18 +185,18 @@ class Edges:
         placed = [next(memory).place(x, x_at) if x.size > 1 else x for x in inputs]
         size = int(np.prod(layout))
         y = self._output.place(np.full(size * self._dtype.itemsize, 0xFF, np.uint8), y_at)
-        scales = [np.zeros(1, self._dtype) for _ in range(2)]
+        scalars = [np.zeros(1, d) for _, d in output_types(self._kernel, y.view(self._dtype))[1:]]
         call = Call.of(
             self._kernel,
             self._dtype,
             [x.ctypes.data for x in placed],
-            [a.ctypes.data for a in (y, *scales)],
+            [a.ctypes.data for a in (y, *scalars)],
             layout,
             **options,
         )
         Cpu(self._library).launch(call)
         assert self._output.is_intact(), f"wrote around the output of {layout}"
-        return [y.view(self._dtype).copy(), *(scales if self._kernel == "ttq_grad" else [])]
+        return [y.view(self._dtype).copy(), *scalars]
 
 
 def levels_of(library):
@@ -217,7 +218,9 @@ def walk(library, kernel, dtype, layouts):
         right = [y.tobytes() for y in run(library, kernel, inputs, layout)]
         if is_decided(kernel, inputs[0].reshape(layout), axis=1):
             channels = {"layout": layout} if kernel in CHANNEL_KERNELS else {}
-            check(kernel, inputs, [np.frombuffer(y, dtype) for y in right], **channels)
+            dtypes = [d for _, d in output_types(kernel, inputs[0])]
+            arrays = [np.frombuffer(y, d) for y, d in zip(right, dtypes, strict=True)]
+            check(kernel, inputs, arrays, **channels)
         library.lowbit_test_set_stream_bytes(ctypes.c_int64(0))
         for level in levels:
             library.lowbit_test_set_isa(level.encode())

@@ -18,7 +18,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 import reference
-from kernels import DTYPES, TASK, Cpu, check, decided_inputs, random_inputs, run
+from kernels import (
+    DTYPES,
+    GRADIENT_KERNELS,
+    TASK,
+    Cpu,
+    check,
+    decided_inputs,
+    output_types,
+    random_inputs,
+    run,
+)
 
 try:
     import lowbit_numpy
@@ -43,6 +53,7 @@ CALLS = {
     ),
     "twn": lowbit_numpy.twn_weight_quantizer,
     "absmean": lowbit_numpy.absmean_weight_quantizer,
+    "pact_grad": lambda dy, x, **k: lowbit_numpy.pact_quantizer_grad(dy, x, 0.7, **k),
 }
 CHANNEL_CALLS = {
     "binary": lowbit_numpy.binary_channel_wise_mean_scaling_quantizer,
@@ -86,7 +97,7 @@ def test_against_the_reference(kernel, dtype):
     for size in SIZES:
         inputs = decided_inputs(kernel, size, dtype)
         outputs = call(kernel, inputs)
-        assert {y.dtype for y in outputs} == {dtype}
+        assert [y.dtype for y in outputs] == [d for _, d in output_types(kernel, inputs[0])]
         check(kernel, inputs, [np.ravel(y) for y in outputs])
 
 
@@ -107,6 +118,7 @@ OPS = {
     "ttq_grad": lambda ops, dy, w, p, n: ops.ttq_weight_quantizer_grad(dy, w, p[0], n[0], 0.7),
     "twn": lambda ops, w: ops.twn_weight_quantizer(w, 0.7),
     "absmean": lambda ops, w: ops.absmean_weight_quantizer(w),
+    "pact_grad": lambda ops, dy, x: ops.pact_quantizer_grad(dy, x, 0.7),
 }
 
 
@@ -202,8 +214,8 @@ def test_linear_with_a_tiny_max_value(dtype, bit, max_value):
 def test_rank_0(kernel, dtype):
     inputs = random_inputs(kernel, 1, dtype)
     scalars = [x[0] if len(inputs) < 3 else x for x in inputs]
-    scalars[: 2 if kernel == "ttq_grad" else 1] = [
-        x.reshape(()) for x in inputs[: 2 if kernel == "ttq_grad" else 1]
+    scalars[: 2 if kernel in GRADIENT_KERNELS else 1] = [
+        x.reshape(()) for x in inputs[: 2 if kernel in GRADIENT_KERNELS else 1]
     ]
     y = call(kernel, scalars)
     assert isinstance(y[0], np.ndarray)

@@ -20,6 +20,7 @@ QUANTIZERS = {
     "half": lowbit.twn_weight_quantizer(dtype="half"),
     "ttq": "ttq",
     "absmean": "absmean",
+    "pact": "pact",
     "function": tf.nn.relu,
 }
 

@@ -28,6 +28,7 @@ SIGNATURES = {
     ),
     "twn_weight_quantizer": "threshold=0.7, dtype=tf.float32, *, per_channel=False, axis=-1",
     "absmean_weight_quantizer": "dtype=tf.float32, *, per_channel=False, axis=-1",
+    "pact_quantizer": "bit, initial=6.0, dtype=tf.float32",
 }
 
 
@@ -50,6 +51,8 @@ EXAMPLES = {  # as written, and what is equal to nothing else here
     "twn_per_channel": lambda: lowbit.twn_weight_quantizer(0.5, per_channel=True, axis=0),
     "absmean": lambda: lowbit.absmean_weight_quantizer(),
     "absmean_per_channel": lambda: lowbit.absmean_weight_quantizer(per_channel=True, axis=0),
+    "pact": lambda: lowbit.pact_quantizer(2),
+    "pact_half": lambda: lowbit.pact_quantizer(4, 1.5, tf.half),
 }
 
 
@@ -62,6 +65,8 @@ def example(request):
 def test_signature(factory):
     def text(parameter):
         default = parameter.default
+        if default is parameter.empty:
+            return parameter.name
         return f"{parameter.name}={'tf.float32' if default is tf.float32 else repr(default)}"
 
     parameters = inspect.signature(getattr(lowbit, factory)).parameters.values()
@@ -73,7 +78,7 @@ def test_signature(factory):
 
 @pytest.mark.parametrize("cls", recorded.QUANTIZERS)
 def test_factories_return_instances_of_small_classes(cls):
-    arguments = {"bit": 2, "max_value": 2.0} if cls == "LinearMidTreadHalfQuantizer" else {}
+    (arguments,) = (a for c, a in _identifiers.ALIASES.values() if c.__name__ == cls)
     quantizer = getattr(lowbit, recorded.function(cls))(**arguments)
     assert type(quantizer) is getattr(quantizers, cls)
     assert quantizer.op_type == cls
@@ -141,8 +146,8 @@ def test_repr_shows_class_and_configuration(example):
     quantizer = example()
     text = repr(quantizer)
     assert text.startswith(type(quantizer).__name__ + "(")
-    for name in ("bit", "max_value", "threshold", "axis", "negative_gradient", "initial"):
-        if hasattr(quantizer, name):
+    for name in quantizer.parameters():
+        if name not in ("dtype", "backward"):  # which are given by name
             assert f"{name}={getattr(quantizer, name)!r}" in text
 
 
@@ -180,6 +185,7 @@ def test_factories_agree_with_the_ops(dtype):
             lowbit.twn_weight_quantizer(0.4, dtype, per_channel=True, axis=0),
             ops.twn_weight_quantizer(x, 0.4, per_channel=True, axis=0),
         ),
+        (lowbit.pact_quantizer(3, 1.5, dtype), ops.pact_quantizer(x, 3, 1.5)),
         (lowbit.absmean_weight_quantizer(dtype), ops.absmean_weight_quantizer(x)),
         (
             lowbit.absmean_weight_quantizer(dtype, per_channel=True, axis=0),
@@ -201,7 +207,7 @@ def test_stock_reference_agrees():
     """`lowbit.reference`: the same factories in stock TensorFlow ops."""
     x = random_array((3, 3, 4, 5), tf.float32)
     dy = random_array((3, 3, 4, 5), tf.float32, seed=1)
-    arguments = {"linear_mid_tread_half_quantizer": (2, 2.0)}
+    arguments = {"linear_mid_tread_half_quantizer": (2, 2.0), "pact_quantizer": (2,)}
     for name in SIGNATURES:
         ours, stock = (
             getattr(module, name)(*arguments.get(name, ())) for module in (lowbit, lowbit.reference)

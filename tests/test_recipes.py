@@ -37,7 +37,7 @@ def signature(op):
     for name, kind in op["arguments"]:
         kind, *words = kind.split()
         if words[-1:] == ["output"]:
-            outputs.append((name, "T"))
+            outputs.append((name, "M" if kind == "number" else "T"))
         elif kind in ("tensor", "scalar"):
             inputs.append((name, "T"))
         elif kind == "bit":

@@ -42,6 +42,7 @@ FACTORIES = {  # factory, y and dL/dx for dL/dy = 1, 2, 3, 4, all on X
         [[-1.5, 0], [1.5, 0]],
         [[1, 2], [3, 4]],
     ),
+    "pact": (lambda: lowbit.pact_quantizer(1, 1.0), [[0, 1], [1, 0]], [[0, 2], [0, 0]]),
     "absmean": (lowbit.absmean_weight_quantizer, [[-1, 0], [1, 0]], [[1, 2], [3, 4]]),
 }
 

@@ -13,7 +13,7 @@ from lowbit import ops
 CASES = {quantizer.name: quantizer.op for quantizer in QUANTIZERS}
 # One call does all iterations, whatever their size; or, with a mean of the whole tensor, if they
 # have 256 elements or more.
-ELEMENT_WISE = {"linear"}
+ELEMENT_WISE = {"linear", "pact"}
 STATISTIC = {q.name for q in QUANTIZERS if not q.exact and not q.channels}
 SHAPES = [(3, 255), (3, 256), (1, 300), (5, 7, 11, 13), (2, 16385), (4, 2, 3), (0, 5), (0, 300)]
 

@@ -56,6 +56,16 @@ HYPER_PARAMETERS = {
         (0.0, np.nan),
         "max_value must be finite and > 0",
     ),
+    "max_value_of_pact": (
+        lambda x, value: ops.pact_quantizer(x, BIT, value),
+        (0.0, np.inf),
+        "max_value must be finite and > 0",
+    ),
+    "max_value_of_pact_gradient": (
+        lambda x, value: ops.pact_quantizer_grad(x, x, value),
+        (-1.0, np.nan),
+        "max_value must be finite and > 0",
+    ),
     "ttq_threshold": (
         lambda x, value: ops.ttq_weight_quantizer(x, 1.0, 1.0, value),
         (-0.1, 1.0, np.nan),

@@ -24,6 +24,19 @@ def linear_grad(dy: Tensor, x: Tensor, max_value: float) -> Tensor:
     return dy.masked_fill((x <= 0) | (x >= max_value), 0)
 
 
+def pact_grad(
+    dy: Tensor, x: Tensor, max_value: float, wide: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """Returns dx and d_max_value."""
+    d_max_value = dy.masked_fill(~(x >= max_value), 0).sum(dtype=wide)
+    return linear_grad(dy, x, max_value), d_max_value.to(_number_type(x))
+
+
+def _number_type(x: Tensor) -> torch.dtype:
+    """Of a number that is no element: the one that it is computed in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def binary(x: Tensor, per_channel: bool = False, wide: torch.dtype | None = None) -> Tensor:
     """Of the whole tensor, or of each channel of [outer, channels, inner]."""
     scale = x.abs().mean(**_axes(per_channel), dtype=wide).to(x.dtype)
@@ -99,6 +112,8 @@ def outputs(
         return [linear(*inputs, bit, hyper, wide)]
     if kernel == "linear_grad":
         return [linear_grad(*inputs, hyper)]
+    if kernel == "pact_grad":
+        return list(pact_grad(*inputs, hyper, wide))
     if kernel == "binary":
         return [binary(*inputs, per_channel, wide)]
     if kernel == "twn":
@@ -115,9 +130,12 @@ def outputs(
 def exact(kernel: str, inputs: list[Tensor], **options) -> list[Tensor]:
     """Returns the right outputs: statistics in float64, the rest in the compute type."""
     dtype = inputs[0].dtype
-    compute = torch.float64 if dtype == torch.float64 else torch.float32
-    wide = [tensor.to(compute) for tensor in inputs]
-    return [y.to(dtype) for y in outputs(kernel, wide, wide=torch.float64, **options)]
+    wide = [tensor.to(_number_type(inputs[0])) for tensor in inputs]
+    results = outputs(kernel, wide, wide=torch.float64, **options)
+    numbers = 1 if kernel == "pact_grad" else 0  # the last ones
+    return [y.to(dtype) for y in results[: len(results) - numbers]] + results[
+        len(results) - numbers :
+    ]
 
 
 def mistake(got: list[Tensor], right: list[Tensor], tolerance: float | None = None) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is timed on a GPU: eight ops, as in benchmarks/cases.py, the sizes, and the data."""
+"""What is timed on a GPU: nine ops, as in benchmarks/cases.py, the sizes, and the data."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Op(NamedTuple):
         tensors: How many whole tensors it has to read and to write, each of them once.
         hyper: max_value or threshold.
         per_channel: Whether each column has a statistic of its own.
-        element_wise: Whether it has no statistic.
+        element_wise: Whether no element needs a statistic.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Op(NamedTuple):
 OPS = (
     Op("linear", "linear", 2, 2.0, element_wise=True),
     Op("linear gradient", "linear_grad", 3, 2.0, element_wise=True),
+    Op("PACT gradient", "pact_grad", 3, 2.0, element_wise=True),
     Op("binary", "binary", 2, 0.0),
     Op("channel-wise", "binary", 2, 0.0, per_channel=True),
     Op("TWN", "twn", 2, 0.7),

@@ -35,7 +35,7 @@ class Values {
 // What an op takes and gives, each in the op's order.
 struct Call {
   Values<const void*> inputs;  // tensors and scalars of the dtype
-  Values<void*> outputs;
+  Values<void*> outputs;  // numbers of the compute type
   Values<double> numbers;  // bit, max_value, threshold
   Values<int> choices;     // attributes that are one of a few words, as indices
   Layout layout;           // of the tensors; an op of one channel takes its size alone
@@ -57,6 +57,7 @@ class CallArguments {
   const T* Scalar(const char* name) { return Tensor(name); }
   T* TensorOutput(const char*) { return static_cast<T*>(left_.outputs.Next()); }
   T* ScalarOutput(const char* name) { return TensorOutput(name); }
+  Compute<T>* NumberOutput(const char*) { return static_cast<Compute<T>*>(left_.outputs.Next()); }
 
   int Bit(const char*) { return static_cast<int>(left_.numbers.Next()); }
   Compute<T> MaxValue(const char*) { return static_cast<Compute<T>>(left_.numbers.Next()); }

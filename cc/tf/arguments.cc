@@ -47,6 +47,14 @@ double ValueOf(const Tensor& scalar) {
 
 }  // namespace
 
+absl::Status CheckNumberType(tensorflow::DataType given, tensorflow::DataType required,
+                             absl::string_view name) {
+  if (given == required) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, " must have dtype ",
+                                                 tensorflow::DataTypeString(required), ", got ",
+                                                 tensorflow::DataTypeString(given)));
+}
+
 absl::Status InferScalar(InferenceContext* c, ShapeHandle shape, absl::string_view name) {
   if (!c->RankKnown(shape) || c->Rank(shape) == 0) return absl::OkStatus();
   return NotScalar(name, c->DebugString(shape));

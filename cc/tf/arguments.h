@@ -13,6 +13,10 @@
 
 namespace lowbit {
 
+// Of an output that is a number, whose type follows an attribute.
+absl::Status CheckNumberType(tensorflow::DataType given, tensorflow::DataType required,
+                             absl::string_view name);
+
 // At graph construction, as far as shapes are known by then.
 absl::Status InferScalar(tensorflow::shape_inference::InferenceContext* c,
                          tensorflow::shape_inference::ShapeHandle shape, absl::string_view name);

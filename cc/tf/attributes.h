@@ -18,6 +18,7 @@ struct NoArguments {
   const float* Scalar(const char*) { return nullptr; }
   float* TensorOutput(const char*) { return nullptr; }
   float* ScalarOutput(const char*) { return nullptr; }
+  float* NumberOutput(const char*) { return nullptr; }
   int Bit(const char*) { return 1; }
   float MaxValue(const char*) { return 1; }
   double Threshold(const char*, double) { return 0; }

@@ -26,6 +26,7 @@ class ShapeArguments : public NoArguments {
   const float* Scalar(const char* name);
   float* TensorOutput(const char*);
   float* ScalarOutput(const char*);
+  float* NumberOutput(const char* name) { return ScalarOutput(name); }
   int Bit(const char* name) { return Scalar(name), 1; }
   float MaxValue(const char* name) { return Scalar(name), 1; }
   double Threshold(const char* name, double) { return Scalar(name), 0; }

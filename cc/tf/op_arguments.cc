@@ -63,6 +63,11 @@ void* UntypedOpArguments::NextScalarOutput() {
   return y->data();
 }
 
+void* UntypedOpArguments::NextNumberOutput(const char* name, tensorflow::DataType dtype) {
+  if (ok()) Check(CheckNumberType(c_->expected_output_dtype(outputs_), dtype, name));
+  return NextScalarOutput();
+}
+
 bool UntypedOpArguments::Check(const absl::Status& status) {
   if (ok() && !status.ok()) c_->CtxFailure(status);
   return ok();

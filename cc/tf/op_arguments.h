@@ -35,6 +35,8 @@ class UntypedOpArguments {
   const void* NextScalar(const char* name);
   void* NextTensorOutput();
   void* NextScalarOutput();
+  // Of the op's own dtype, which has to be this one.
+  void* NextNumberOutput(const char* name, tensorflow::DataType dtype);
 
   const tensorflow::Tensor& NextInput() { return c_->input(inputs_++); }
   // Whether there was no error yet, this one included.
@@ -61,6 +63,11 @@ class OpArguments : public UntypedOpArguments {
   const T* Scalar(const char* name) { return static_cast<const T*>(NextScalar(name)); }
   T* TensorOutput(const char*) { return static_cast<T*>(NextTensorOutput()); }
   T* ScalarOutput(const char*) { return static_cast<T*>(NextScalarOutput()); }
+
+  Compute<T>* NumberOutput(const char* name) {
+    constexpr auto kDtype = tensorflow::DataTypeToEnum<Compute<T>>::value;
+    return static_cast<Compute<T>*>(NextNumberOutput(name, kDtype));
+  }
 
   Compute<T> MaxValue(const char*) {
     Compute<T> value = 1;

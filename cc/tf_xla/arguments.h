@@ -121,9 +121,10 @@ class UntypedProgramArguments {
 
   tensorflow::XlaOpKernelContext* const c_;
 
- private:
+ protected:
   void Check(const absl::Status& status) { status_.Update(status); }
 
+ private:
   tensorflow::TensorShape ShapeOf(int input) {
     tensorflow::TensorShape shape;
     const auto given = c_->InputXlaShape(input);
@@ -152,6 +153,14 @@ class ProgramArguments : public UntypedProgramArguments {
   Traced<T>* TensorOutput(const char*) { return &outputs_.emplace_back(); }
   Traced<T>* ScalarOutput(const char*) { return &outputs_.emplace_back(); }
 
+  // All of an op come after its other outputs.
+  Symbol<Compute<T>>* NumberOutput(const char* name) {
+    const int output = static_cast<int>(outputs_.size() + numbers_.size());
+    constexpr auto kDtype = tensorflow::DataTypeToEnum<Compute<T>>::value;
+    Check(CheckNumberType(c_->expected_output_dtype(output), kDtype, name));
+    return &numbers_.emplace_back();
+  }
+
   Symbol<Compute<T>> MaxValue(const char* name) {
     using C = Compute<T>;
     return Number<C>(name, &GetMaxValue<C>, &IsMaxValue<C, Symbol<double>>);
@@ -159,16 +168,19 @@ class ProgramArguments : public UntypedProgramArguments {
 
   // Once the recipe has run.
   void SetOutputs() const {
-    for (size_t i = 0; i < outputs_.size(); ++i) {
-      const xla::XlaOp wide = IfValid(Widen(outputs_[i])).In(c_->builder());
-      c_->SetOutput(static_cast<int>(i), xla::ConvertElementType(wide, kHloType<T>));
+    int output = 0;
+    for (const Traced<T>& value : outputs_) {
+      const xla::XlaOp wide = IfValid(Widen(value)).In(c_->builder());
+      c_->SetOutput(output++, xla::ConvertElementType(wide, kHloType<T>));
     }
+    for (const auto& value : numbers_) c_->SetOutput(output++, IfValid(value).In(c_->builder()));
   }
 
  private:
   // Elements stay where they are: recipes have pointers to them.
   std::deque<Traced<T>> inputs_;
   std::deque<Traced<T>> outputs_;
+  std::deque<Symbol<Compute<T>>> numbers_;
 };
 
 }  // namespace lowbit

@@ -48,6 +48,7 @@ if not _starts_command_line():
         binary_channel_wise_mean_scaling_quantizer,
         binary_mean_scaling_quantizer,
         linear_mid_tread_half_quantizer,
+        pact_quantizer,
         ttq_weight_quantizer,
         twn_weight_quantizer,
     )
@@ -100,6 +101,7 @@ __all__ = [
     "linear_mid_tread_half_quantizer",
     "load_float_weights",
     "ops",
+    "pact_quantizer",
     "plot",
     "quantizers",
     "summary",

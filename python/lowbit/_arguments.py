@@ -143,9 +143,9 @@ def bit(value: Any) -> Any:
     return int(value)
 
 
-def max_value(value: Any, dtype: tf.DType) -> Any:
+def max_value(value: Any, dtype: tf.DType, name: str = "max_value") -> Any:
     """A clipping value, finite and > 0; that of a tensor is left for the op to check."""
-    return _number(value, "max_value", "finite and > 0", dtype, lambda v: 0 < v < math.inf)
+    return _number(value, name, "finite and > 0", dtype, lambda v: 0 < v < math.inf)
 
 
 def threshold(value: Any, dtype: tf.DType, below: float = math.inf) -> Any:

@@ -16,8 +16,8 @@ import keras  # noqa: E402
 
 from lowbit._models import is_graph, layers_within  # noqa: E402
 from lowbit.layers import Quantized  # noqa: E402
-from lowbit.layers._kernels import Scales, scales_start_anew  # noqa: E402
 from lowbit.layers._layers import OF_KERAS  # noqa: E402
+from lowbit.layers._scales import Scales, scales_start_anew  # noqa: E402
 from lowbit.layers._trained import TrainedLayer  # noqa: E402
 
 _FLOATS = {quantized: stock for stock, quantized in OF_KERAS.items()}

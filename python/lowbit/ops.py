@@ -31,6 +31,13 @@ class TTQGradients(NamedTuple):
     negative: tf.Tensor
 
 
+class PACTGradients(NamedTuple):
+    """The gradients of `pact_quantizer`."""
+
+    x: tf.Tensor
+    max_value: tf.Tensor
+
+
 @_autograph.leave
 def linear_mid_tread_half_quantizer(
     x: Any, bit: Any, max_value: Any, name: str | None = None
@@ -320,6 +327,51 @@ def absmean_weight_quantizer_grad(dy: Any, name: str | None = None) -> tf.Tensor
     return _ops.absmean_weight_quantizer_grad(
         _arguments.tensor(dy, "dy"), name=_arguments.op_name(name)
     )
+
+
+@_autograph.leave
+def pact_quantizer(x: Any, bit: Any, max_value: Any, name: str | None = None) -> tf.Tensor:
+    """As `linear_mid_tread_half_quantizer`, with a gradient of `max_value`, which is trained.
+
+    Source: PACT (arXiv:1805.06085).
+
+    Args:
+        x: The activations.
+        bit: In 1..32.
+        max_value: Finite and > 0.
+        name: Of the op.
+
+    Returns:
+        The quantized activations.
+    """
+    x = _arguments.tensor(x, "x")
+    bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
+    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
+    return _ops.pact_quantizer(x, bit, max_value, name=_arguments.op_name(name))
+
+
+@_autograph.leave
+def pact_quantizer_grad(dy: Any, x: Any, max_value: Any, name: str | None = None) -> PACTGradients:
+    """`dx = dy` where `0 < x < max_value`, else 0; `max_value` gets the sum where `x >= max_value`.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        x: The quantizer's input, of the shape and dtype of `dy`.
+        max_value: Finite and > 0. A tensor has to be of float64 where `x` is, else of float32.
+        name: Of the op.
+
+    Returns:
+        The gradients with respect to `x` and `max_value`.
+    """
+    x = _arguments.tensor(x, "x")
+    dtype = _arguments.hyper_dtype(x.dtype)
+    gradients = _ops.pact_quantizer_grad(
+        _like(dy, "dy", x.dtype, "x"),
+        x,
+        _arguments.scalar(max_value, "max_value", frozenset([dtype]), dtype),
+        name=_arguments.op_name(name),
+    )
+    return PACTGradients(*gradients)
 
 
 def _kind(value: Any) -> str:

@@ -242,3 +242,58 @@ def absmean_weight_quantizer(
 
     quantize = _straight_through(forward, "AbsmeanWeightQuantizer", None)
     return lambda x: quantize(_checked(x, dtype))
+
+
+class _PACTQuantizer(tf.Module):
+    scale_names = ("max_value",)  # for Keras layers, as those of lowbit's quantizer
+    for_activations = True
+
+    def __init__(self, bit: int, initial: float, dtype: tf.DType) -> None:
+        super().__init__()
+        self.bit = bit
+        self.dtype = tf.as_dtype(dtype)
+        self.initial = initial
+        self.max_value: tf.Variable | None = None
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        x = _checked(x, self.dtype)
+        if self.max_value is None:
+            self.max_value = tf.Variable(self.initial_scale(x), name="max_value")
+        return self._quantize(x, tf.convert_to_tensor(self.max_value))
+
+    def initial_scale(self, x: tf.Tensor) -> tf.Tensor:
+        """What `max_value` is at first."""
+        return tf.constant(self.initial, self.dtype)
+
+    def _quantize(self, x: tf.Tensor, max_value: tf.Tensor) -> tf.Tensor:
+        levels = 2.0**self.bit - 1
+
+        @tf.custom_gradient
+        def quantize(x: tf.Tensor, max_value: tf.Tensor) -> Any:
+            y = tf.clip_by_value(x, 0.0, max_value)
+            if self.bit != 32:
+                y = tf.floor(y * (levels / max_value) + 0.5) * (max_value / levels)
+
+            def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                zero = tf.zeros([], self.dtype)
+                return (
+                    tf.where((x > 0) & (x < max_value), dy, zero),
+                    tf.reduce_sum(tf.where(x >= max_value, dy, zero)),
+                )
+
+            return y, gradient
+
+        return quantize(x, max_value)
+
+
+def pact_quantizer(bit: int, initial: float = 6.0, dtype: tf.DType = tf.float32) -> _PACTQuantizer:
+    """`linear_mid_tread_half_quantizer` with a trainable `max_value`, made at its first call.
+
+    Gradients: `dy` where `0 < x < max_value`, else 0; `max_value` gets the sum of `dy` where
+    `x >= max_value`.
+    """
+    if not 1 <= bit <= 32:
+        raise ValueError(f"bit must be in 1..32, got {bit}")
+    if not 0 < initial < float("inf"):
+        raise ValueError(f"initial must be finite and > 0, got {initial}")
+    return _PACTQuantizer(bit, initial, dtype)

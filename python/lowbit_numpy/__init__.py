@@ -58,12 +58,15 @@ if os.environ.get("LOWBIT_ISA") not in (None, "", _kernels.isa()):
     )
 
 __all__ = [
+    "PACTGradients",
     "TTQGradients",
     "absmean_weight_quantizer",
     "binary_channel_wise_mean_scaling_quantizer",
     "binary_mean_scaling_quantizer",
     "linear_mid_tread_half_quantizer",
     "linear_mid_tread_half_quantizer_grad",
+    "pact_quantizer",
+    "pact_quantizer_grad",
     "ttq_weight_quantizer",
     "ttq_weight_quantizer_grad",
     "twn_weight_quantizer",
@@ -76,6 +79,13 @@ class TTQGradients(NamedTuple):
     weights: np.ndarray
     positive: np.generic
     negative: np.generic
+
+
+class PACTGradients(NamedTuple):
+    """The gradients of `pact_quantizer`: an array, and a scalar of the type it is computed in."""
+
+    x: np.ndarray
+    max_value: np.generic
 
 
 def linear_mid_tread_half_quantizer(
@@ -374,6 +384,68 @@ def _scales(
         _kernels.in_ieee(_arguments.scale, positive, "positive", w),
         _kernels.in_ieee(_arguments.scale, negative, "negative", w),
     )
+
+
+def pact_quantizer(
+    x: npt.ArrayLike,
+    bit: int,
+    max_value: float,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """As `linear_mid_tread_half_quantizer`, with the `max_value` that was trained.
+
+    Source: PACT (arXiv:1805.06085).
+
+    Args:
+        x: The activations, of any shape. NaN stays NaN.
+        bit: In 1..32.
+        max_value: Finite and > 0.
+        out: Where to put the result; may be `x`.
+        threads: How many threads may be used.
+
+    Returns:
+        The quantized activations, of the shape and dtype of `x`.
+
+    Raises:
+        TypeError: `x` has another dtype, `bit` is no integer, or `max_value` no number.
+        ValueError: `bit` or `max_value` is out of range, or `out` has another shape.
+    """
+    return linear_mid_tread_half_quantizer(x, bit, max_value, out=out, threads=threads)
+
+
+def pact_quantizer_grad(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    max_value: float,
+    *,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> PACTGradients:
+    """`dx = dy` where `0 < x < max_value`, else 0; `max_value` gets the sum where `x >= max_value`.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        x: The quantizer's input, of the shape and dtype of `dy`. NaN gives NaN, in both.
+        max_value: Finite and > 0.
+        out: Where to put the gradient of `x`; may be `dy` or `x`.
+        threads: How many threads may be used.
+
+    Returns:
+        The gradients with respect to `x` and `max_value`.
+
+    Raises:
+        TypeError: `x` or `dy` has another dtype, or `max_value` is no number.
+        ValueError: `max_value` is out of range, or `dy` or `out` has another shape.
+    """
+    x = _arguments.array(x, "x")
+    dy = _arguments.array_like(dy, "dy", x, "x")
+    max_value = _kernels.in_ieee(_arguments.max_value, max_value, x)
+    result = _arguments.Result(out, threads, "x", x)
+    dmax_value = np.empty(1, np.float64 if x.dtype == np.float64 else np.float32)
+    dx = _run("PACTQuantizerGrad", result, [dy, x], [max_value], more=[dmax_value])
+    return PACTGradients(dx, dmax_value[0])
 
 
 def _run(

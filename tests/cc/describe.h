@@ -19,6 +19,7 @@ class Description {
   const float* Scalar(const char* name) { return Write(name, "scalar"); }
   float* TensorOutput(const char* name) { return Write(name, "tensor output"); }
   float* ScalarOutput(const char* name) { return Write(name, "scalar output"); }
+  float* NumberOutput(const char* name) { return Write(name, "number output"); }
 
   int Bit(const char* name) { return Write(name, "bit"), 0; }
   float MaxValue(const char* name) { return Write(name, "max_value"), 0; }

@@ -84,6 +84,7 @@ class Arrays {
   const T* Scalar(const char*) { return In(lowbit::Tensor<T>(random_, 1, false)); }
   T* TensorOutput(const char*) { return Out(layout_.size()); }
   T* ScalarOutput(const char*) { return Out(1); }
+  Compute<T>* NumberOutput(const char*) { return numbers_.emplace_back(1).data(); }
   int Bit(const char*) { return 3; }
   Compute<T> MaxValue(const char*) { return static_cast<Compute<T>>(0.7); }
   double Threshold(const char*, double) { return 0.7; }
@@ -98,6 +99,7 @@ class Arrays {
   uint64_t HashOfOutputs() const {
     uint64_t hash = 14695981039346656037u;
     for (const auto& output : outputs_) Hash(output, hash);
+    for (const auto& number : numbers_) Hash(number, hash);
     return hash;
   }
 
@@ -116,6 +118,7 @@ class Arrays {
   Random random_;
   std::list<std::vector<T>> inputs_;
   std::list<std::vector<T>> outputs_;
+  std::list<std::vector<Compute<T>>> numbers_;
 };
 
 template <class Op, typename T>

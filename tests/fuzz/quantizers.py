@@ -94,6 +94,18 @@ FUNCTIONS = [
         is_exact=False,
     ),
     Function(
+        "pact_quantizer",
+        ("x",),
+        ("bit", "max_value"),
+        lambda a: [reference.linear(a["x"], a["bit"], a["max_value"])],
+    ),
+    Function(
+        "pact_quantizer_grad",
+        ("dy", "x"),
+        ("max_value",),
+        lambda a: list(reference.pact_grad(a["dy"], a["x"], a["max_value"])),
+    ),
+    Function(
         "absmean_weight_quantizer",
         ("weights",),
         ("per_channel", "axis"),

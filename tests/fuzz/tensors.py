@@ -110,6 +110,7 @@ def _run_time_value(case, run):
 GRADIENTS = {  # of a forward: its gradient, and what that takes from it
     "linear_mid_tread_half_quantizer": "linear_mid_tread_half_quantizer_grad",
     "ttq_weight_quantizer": "ttq_weight_quantizer_grad",
+    "pact_quantizer": "pact_quantizer_grad",
 }
 
 

@@ -29,12 +29,14 @@ class Recipe:
         activation_bits: Bits of an activation.
         weight_quantizer: Takes the module that holds the factories (`lowbit` or
             `lowbit.reference`) and returns a quantizer; None for the float network.
+        trains_activations: Whether the largest activation is trained (PACT), not 2.
     """
 
     name: str
     weight_bits: int
     activation_bits: int
     weight_quantizer: Callable[[Any], Callable[[tf.Tensor], tf.Tensor]] | None = None
+    trains_activations: bool = False
 
     def network(
         self, factories: ModuleType, image_shape: tuple[int, int, int], classes: int
@@ -42,9 +44,15 @@ class Recipe:
         """Builds the network with the quantizers of `factories`."""
         make = self.weight_quantizer
         if make is None:
-            return Network(image_shape, classes, None, tf.nn.relu)
-        activation = factories.linear_mid_tread_half_quantizer(self.activation_bits, 2.0)
-        return Network(image_shape, classes, lambda: make(factories), activation)
+            return Network(image_shape, classes, None, lambda: tf.nn.relu)
+        linear, pact = factories.linear_mid_tread_half_quantizer, factories.pact_quantizer
+        activation = pact if self.trains_activations else linear
+        return Network(
+            image_shape,
+            classes,
+            lambda: make(factories),
+            lambda: activation(self.activation_bits, 2.0),
+        )
 
 
 FLOAT = Recipe("float baseline", 32, 32)
@@ -55,13 +63,14 @@ CHANNEL_WISE = Recipe(
 TWN = Recipe("TWN", 2, 2, lambda q: q.twn_weight_quantizer())
 ABSMEAN = Recipe("absmean", 2, 2, lambda q: q.absmean_weight_quantizer())
 TTQ = Recipe("TTQ", 2, 2, lambda q: q.ttq_weight_quantizer(initial="mean"))
+TWN_PACT = Recipe("TWN, PACT activations", 2, 2, TWN.weight_quantizer, True)
 TTQ_PAPER = Recipe(
     'TTQ, "paper" gradient',
     2,
     2,
     lambda q: q.ttq_weight_quantizer(initial="mean", negative_gradient="paper"),
 )
-RECIPES = (FLOAT, BINARY, CHANNEL_WISE, TWN, ABSMEAN, TTQ, TTQ_PAPER)
+RECIPES = (FLOAT, BINARY, CHANNEL_WISE, TWN, TWN_PACT, ABSMEAN, TTQ, TTQ_PAPER)
 
 
 class Network:
@@ -82,7 +91,7 @@ class Network:
         image_shape: tuple[int, int, int],
         classes: int,
         weight_quantizer: Callable[[], Callable[[tf.Tensor], tf.Tensor]] | None,
-        activation: Callable[[tf.Tensor], tf.Tensor],
+        activation: Callable[[], Callable[[tf.Tensor], tf.Tensor]],
     ) -> None:
         self.image_shape = image_shape
         self.convolutions: list[Any] = []
@@ -102,7 +111,7 @@ class Network:
             self.model.add(self.convolutions[-1])
             if not last:
                 self.model.add(keras.layers.BatchNormalization(momentum=_MOMENTUM))
-            self.model.add(layers.Quantize(activation))
+            self.model.add(layers.Quantize(activation()))
         self.model.add(keras.layers.GlobalAveragePooling2D())
         self.model.add(keras.layers.Dense(classes))
         self._start = self.model.get_weights()
@@ -119,8 +128,9 @@ class Network:
         for layer in (*self.convolutions, self.model.layers[-1]):
             shape = layer.kernel.shape
             layer.kernel.assign(random.normal(0.0, np.sqrt(2.0 / np.prod(shape[:-1])), shape))
-        for convolution in self.convolutions:
-            convolution.reset_scales()
+        for layer in self.model.layers:
+            if isinstance(layer, (layers.Quantized, layers.Quantize)):
+                layer.reset_scales()
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         """The logits [batch, classes] of images [batch, height, width, channels]."""

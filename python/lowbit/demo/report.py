@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
-_PALETTE = ("#4d4d4d", "#e69f00", "#d55e00", "#009e73", "#56b4e9", "#0072b2", "#cc79a7")
+_PALETTE = (
+    *("#4d4d4d", "#e69f00", "#d55e00", "#009e73"),
+    *("#f0e442", "#56b4e9", "#0072b2", "#cc79a7"),
+)
 _COLOURS = dict(zip(RECIPES, _PALETTE, strict=True))
 
 

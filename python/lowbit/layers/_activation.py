@@ -15,6 +15,7 @@ from lowbit.layers._quantizers import (
     refuse_quantized_policy,
     supports_jit,
 )
+from lowbit.layers._scales import add_scales, hold
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -27,8 +28,8 @@ class Quantize(keras.layers.Layer):
 
     Raises:
         TypeError: The quantizer has another dtype than the layer computes in.
-        ValueError: The quantizer is unknown, None, or has trained scales, or the policy is one of
-            Keras's own quantization.
+        ValueError: The quantizer is unknown, None, or trains scales of weights, or the policy is
+            one of Keras's own quantization.
     """
 
     def __init__(self, quantizer: Any = "linear", **kwargs: Any) -> None:
@@ -37,10 +38,20 @@ class Quantize(keras.layers.Layer):
         found = activation_quantizer("quantizer", quantizer, self.compute_dtype)
         if found is None:
             raise ValueError("quantizer must not be None: leave the layer out")
-        self.quantizer = found
+        hold(self, "quantizer", found)
         self._identifier = (quantizer,)  # not a dict itself, which Keras would track as state
         self.supports_jit = supports_jit(self.quantizer)
         self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the trained scales of the quantizer, if it has some: weights of the layer."""
+        add_scales(self, "scales", self.quantizer)
+        super().build(input_shape)
+
+    def reset_scales(self) -> None:
+        """Sets the trained scales to where they start."""
+        if hasattr(self, "scales"):
+            self.scales.reset()
 
     def call(self, inputs: Any) -> Any:
         """The quantized inputs."""

@@ -12,15 +12,13 @@ the gradients of TTQ's scales, sums over the whole kernel, would overflow in it.
 
 from __future__ import annotations
 
-import contextlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.utils.tracking import DotNotTrackScope
 
 from lowbit import _identifiers
 from lowbit.layers._quantizers import (
@@ -31,31 +29,13 @@ from lowbit.layers._quantizers import (
     refuse_quantized_policy,
     supports_jit,
 )
+from lowbit.layers._scales import add_scales, hold, refuse_float_file
 
 # What the kernels of a layer read as, in this thread, while the layer is called.
 _substitutes: ContextVar[Mapping[tuple[int, str], tf.Tensor]] = ContextVar(
     "substitutes", default=types.MappingProxyType({})
 )
-_starts_anew: ContextVar[bool] = ContextVar("starts_anew", default=False)
 _REFUSED = "the layer has quantizers of its own; use the Keras layer"
-
-
-@contextlib.contextmanager
-def scales_start_anew() -> Iterator[None]:
-    """Trained scales that a file has not are let be while it is loaded."""
-    token = _starts_anew.set(True)
-    try:
-        yield
-    finally:
-        _starts_anew.reset(token)
-
-
-def _refuse_float_file(layer: keras.layers.Layer, store: Any) -> None:
-    if layer.weights and not store.keys():
-        raise ValueError(
-            f"the file has no weights for {layer.name}; that of a float model is loaded by "
-            "lowbit.load_float_weights(model, filepath)"
-        )
 
 
 class QuantizedKernel:
@@ -90,47 +70,6 @@ class QuantizedKernel:
         return getattr(super(Quantized, layer), self.name)
 
 
-class Scales(keras.layers.Layer):
-    """The trained scalars of a quantizer, as weights of the layer that holds this one.
-
-    Keras's layers save and count just the weights they know, hence a layer within the layer.
-
-    Args:
-        quantizer: Its attributes `scale_names` become these weights.
-        kernel: The latent weights, which they start from.
-        constraint: Of each.
-    """
-
-    def __init__(self, quantizer: Any, kernel: Any, constraint: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-
-        def initial(*_: Any, **__: Any) -> tf.Tensor:
-            return quantizer.initial_scale(tf.convert_to_tensor(kernel))
-
-        self._initial = initial
-        for name in quantizer.scale_names:
-            scale = self.add_weight(
-                name=name,
-                shape=(),
-                initializer=initial,
-                constraint=constraint,
-                autocast=False,
-            )
-            setattr(quantizer, name, scale)
-        self.built = True
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads them, or leaves them to `lowbit.load_float_weights`."""
-        if not (_starts_anew.get() and not store.keys()):
-            _refuse_float_file(self, store)
-            super().load_own_variables(store)
-
-    def reset(self) -> None:
-        """Sets them to where the kernel, as it is now, lets them start."""
-        for weight in self.weights:
-            weight.assign(self._initial())
-
-
 class Quantized(keras.layers.Layer):
     """Adds quantizers to the Keras layer that follows it among the bases of a class.
 
@@ -159,10 +98,9 @@ class Quantized(keras.layers.Layer):
             found = quantizer(
                 kernel.argument, identifiers[kernel.argument], self.variable_dtype, kernel.axis
             )
-            self._set_quantizer(kernel.argument, found)
-        self.input_quantizer = activation_quantizer(
-            "input_quantizer", input_quantizer, self.compute_dtype
-        )
+            hold(self, kernel.argument, found)
+        found = activation_quantizer("input_quantizer", input_quantizer, self.compute_dtype)
+        hold(self, "input_quantizer", found)
         # Not a dict, which Keras would track as state.
         self._identifiers = types.MappingProxyType(
             {**identifiers, "input_quantizer": input_quantizer}
@@ -171,14 +109,6 @@ class Quantized(keras.layers.Layer):
         if not all(map(supports_jit, used)):
             self.supports_jit = False
         self._refuse_other_quantization()
-
-    def _set_quantizer(self, argument: str, found: Any) -> None:
-        if getattr(found, "scale_names", ()):
-            with DotNotTrackScope():  # or Keras would save the scales in two places
-                setattr(self, argument, found)
-                self._track_trackable(found, argument)  # for TensorFlow's checkpoints
-        else:
-            setattr(self, argument, found)
 
     def _refuse_other_quantization(self) -> None:
         for argument in ("lora_rank", "quantization_config"):
@@ -239,20 +169,13 @@ class Quantized(keras.layers.Layer):
         for kernel in self.quantized_kernels:
             found = getattr(self, kernel.argument)
             check_axis(kernel.argument, found, len(kernel.latent(self).shape))
-            if getattr(found, "scale_names", ()):
-                scales = Scales(
-                    found,
-                    kernel.latent(self),
-                    self.scale_constraint,
-                    name=f"{kernel.name}_scales",
-                    dtype=self.variable_dtype,
-                    trainable=self.trainable,
-                )
-                setattr(self, scales.name, scales)
+            latent = kernel.latent(self)
+            add_scales(self, f"{kernel.name}_scales", found, latent, self.scale_constraint)
+        add_scales(self, "input_scales", self.input_quantizer)
 
     def load_own_variables(self, store: Any) -> None:
         """As in Keras, but names what loads the weights of a float model."""
-        _refuse_float_file(self, store)
+        refuse_float_file(self, store)
         super().load_own_variables(store)
 
     def quantized(self) -> dict[str, tf.Tensor]:
@@ -268,9 +191,9 @@ class Quantized(keras.layers.Layer):
         }
 
     def reset_scales(self) -> None:
-        """Sets the trained scales to where the kernels, as they are now, let them start."""
-        for kernel in self.quantized_kernels:
-            scales = getattr(self, f"{kernel.name}_scales", None)
+        """Sets the trained scales to where they start, with the kernels as they are now."""
+        for name in (*(kernel.name for kernel in self.quantized_kernels), "input"):
+            scales = getattr(self, f"{name}_scales", None)
             if scales is not None:
                 scales.reset()
 

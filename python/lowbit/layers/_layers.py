@@ -24,8 +24,8 @@ class QuantDense(Quantized, keras.layers.Dense):
 
     Raises:
         TypeError: An argument names no quantizer, or one of another dtype than the layer's.
-        ValueError: An alias is unknown, the input quantizer has trained scales, or `lora_rank` or
-            a policy of Keras's own quantization is given.
+        ValueError: An alias is unknown, the input quantizer trains scales of weights, or
+            `lora_rank` or a policy of Keras's own quantization is given.
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-1)

@@ -58,15 +58,15 @@ def check_axis(argument: str, found: Any, rank: int) -> None:
 
 
 def activation_quantizer(argument: str, identifier: Any, dtype: str) -> Callable[[Any], Any] | None:
-    """As `quantizer`, for what has no trained scales.
+    """As `quantizer`, for inputs: trained scales that start from weights have none there.
 
     Raises:
         TypeError: As `quantizer`.
-        ValueError: The alias is unknown, or the quantizer has trained scales.
+        ValueError: The alias is unknown, or the quantizer trains scales of weights.
     """
     found = quantizer(argument, identifier, dtype)
-    if getattr(found, "scale_names", ()):
-        raise ValueError(f"{argument} must have no trained scales, got {found!r}")
+    if getattr(found, "scale_names", ()) and not getattr(found, "for_activations", False):
+        raise ValueError(f"{argument} must have no trained scales of weights, got {found!r}")
     return found
 
 

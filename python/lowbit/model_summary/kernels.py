@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from lowbit.layers import Quantize, Quantized
 from lowbit.model_summary.flow import Call, float_bits, has_own_call
 from lowbit.quantizers.base import ALIASES, Quantizer
 
@@ -37,6 +38,7 @@ _NO_KERNELS = (
     keras.layers.LayerNormalization,
     keras.layers.Normalization,
     keras.layers.PReLU,
+    Quantize,
     Quantizer,
 )
 _TRANSPOSED = tuple(cls for cls in _ONE_KERNEL if cls.__name__.endswith("Transpose"))
@@ -80,7 +82,7 @@ def stored_bytes(shape: Sequence[int], quantizer: Any) -> int:
 
 def own_weights(layer: Any) -> list[Any]:
     """The weights that are not those of a layer within, but of lowbit's layers all."""
-    if hasattr(layer, "quantized_kernels"):
+    if isinstance(layer, (Quantized, Quantize)):
         return list(layer.weights)
     inner = {id(w) for child in layer._flatten_layers(include_self=False) for w in child.weights}
     return [w for w in layer.weights if id(w) not in inner]

@@ -127,6 +127,7 @@ def _layer(call: Call) -> LayerSummary:
         parameters=sum(math.prod(w.shape) for w in kernels.own_weights(layer)),
     )
     result.bytes = result.float32_bytes = FLOAT32_BYTES * result.parameters
+    result.float32_bytes -= FLOAT32_BYTES * len(getattr(input_quantizer, "scale_names", ()))
     for name, quantizer in kernels.quantizers(layer).items():
         shape = getattr(layer, name).shape
         trained = FLOAT32_BYTES * len(getattr(quantizer, "scale_names", ()))

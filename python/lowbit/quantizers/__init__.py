@@ -16,6 +16,7 @@ from lowbit.quantizers.binary import (
     binary_mean_scaling_quantizer,
 )
 from lowbit.quantizers.linear import LinearMidTreadHalfQuantizer, linear_mid_tread_half_quantizer
+from lowbit.quantizers.pact import PACTQuantizer, pact_quantizer
 from lowbit.quantizers.trained import TrainedQuantizer
 from lowbit.quantizers.ttq import TTQWeightQuantizer, ttq_weight_quantizer
 from lowbit.quantizers.twn import TWNWeightQuantizer, twn_weight_quantizer
@@ -25,6 +26,7 @@ __all__ = [
     "BinaryChannelWiseMeanScalingQuantizer",
     "BinaryMeanScalingQuantizer",
     "LinearMidTreadHalfQuantizer",
+    "PACTQuantizer",
     "Quantizer",
     "TTQWeightQuantizer",
     "TWNWeightQuantizer",
@@ -33,6 +35,7 @@ __all__ = [
     "binary_channel_wise_mean_scaling_quantizer",
     "binary_mean_scaling_quantizer",
     "linear_mid_tread_half_quantizer",
+    "pact_quantizer",
     "ttq_weight_quantizer",
     "twn_weight_quantizer",
 ]

@@ -24,9 +24,11 @@ class TrainedQuantizer(Quantizer):
 
     Attributes:
         initial: Where they start: a number, or "mean" for mean(|w|) of the first weights.
+        for_activations: Whether it is for activations, not for weights.
     """
 
     initial: Any
+    for_activations = False
     # Those made before Keras was imported, which layers/_trained.py makes layers of.
     without_keras: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
     # A `tf.function` takes equal arguments for one: it would use the scales of the first it met.

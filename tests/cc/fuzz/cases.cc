@@ -124,7 +124,7 @@ enum class Values { kUsual, kBits, kSpecial, kTies, kConstant, kZeros, kTiny, kH
 // Where the formula changes its mind.
 double Edge(Random& random, const Case& c) {
   constexpr double kNear[] = {0, 1, -1, 0.5, 2};
-  if (c.kernel == kLinear || c.kernel == kLinearGrad) {
+  if (c.kernel == kLinear || c.kernel == kLinearGrad || c.kernel == kPactGrad) {
     const double n = std::ldexp(1.0, c.bit) - 1;
     const double step = c.hyper / n;
     return step *

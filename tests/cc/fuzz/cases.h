@@ -12,9 +12,9 @@
 
 namespace lowbit::fuzz {
 
-enum Kernel { kLinear, kLinearGrad, kBinary, kTtq, kTtqGrad, kTwn, kAbsmean, kKernels };
-constexpr const char* kKernelNames[] = {"linear",   "linear_grad", "binary", "ttq",
-                                        "ttq_grad", "twn",         "absmean"};
+enum Kernel { kLinear, kLinearGrad, kBinary, kTtq, kTtqGrad, kTwn, kAbsmean, kPactGrad, kKernels };
+constexpr const char* kKernelNames[] = {"linear",   "linear_grad", "binary",  "ttq",
+                                        "ttq_grad", "twn",         "absmean", "pact_grad"};
 // One of each recipe.
 constexpr const char* kOps[] = {"LinearMidTreadHalfQuantizer",
                                 "LinearMidTreadHalfQuantizerGrad",
@@ -22,11 +22,17 @@ constexpr const char* kOps[] = {"LinearMidTreadHalfQuantizer",
                                 "TTQWeightQuantizer",
                                 "TTQWeightQuantizerGrad",
                                 "TWNWeightQuantizer",
-                                "AbsmeanWeightQuantizer"};
+                                "AbsmeanWeightQuantizer",
+                                "PACTQuantizerGrad"};
 constexpr const char* kDtypeNames[] = {"float16", "bfloat16", "float32", "float64"};
-constexpr int kInputs[kKernels] = {1, 2, 1, 3, 4, 1, 1};   // of each kernel
-constexpr int kTensors[kKernels] = {1, 2, 1, 1, 2, 1, 1};  // of these, the first ones; then scales
-constexpr int kOutputs[kKernels] = {1, 1, 1, 1, 3, 1, 1};  // a tensor, then scalars
+constexpr int kInputs[kKernels] = {1, 2, 1, 3, 4, 1, 1, 2};   // of each kernel
+constexpr int kTensors[kKernels] = {1, 2, 1, 1, 2, 1, 1, 2};  // the first ones; then scales
+constexpr int kOutputs[kKernels] = {1, 1, 1, 1, 3, 1, 1, 2};  // a tensor, then scalars
+// Of what type they are: the op's, or for a number the one that it computes in.
+constexpr int DtypeOf(int kernel, int output, int dtype) {
+  const bool is_number = kernel == kPactGrad && output == 1;
+  return is_number && dtype != kDouble ? kFloat : dtype;
+}
 
 // A kernel whose name is missing here would never be tried.
 #define LOWBIT_KERNEL(Recipe) +1

@@ -207,8 +207,8 @@ class Fuzzer {
       call_.input[i] = memory;
     }
     for (int i = 0; i < kOutputs[c.kernel]; ++i) {
-      const int64_t bytes = i == 0 ? c.bytes(0) : kItemSize[c.dtype];
-      call_.output[i] = Take(random, outputs_in_[i], bytes, kItemSize[c.dtype]);
+      const int64_t item = kItemSize[DtypeOf(c.kernel, i, c.dtype)];
+      call_.output[i] = Take(random, outputs_in_[i], i == 0 ? c.bytes(0) : item, item);
     }
     if (m.in_place >= 0) call_.output[0] = const_cast<void*>(call_.input[m.in_place]);
   }
@@ -235,17 +235,19 @@ class Fuzzer {
       if (!outputs_in_[i].Clean()) Report(number, c, m, "wrote around an output");
       if (!ok) continue;
       const auto* bytes = static_cast<const unsigned char*>(call_.output[i]);
-      outputs_[i].assign(bytes, bytes + (i == 0 ? c.bytes(0) : kItemSize[c.dtype]));
+      const int64_t item = kItemSize[DtypeOf(c.kernel, i, c.dtype)];
+      outputs_[i].assign(bytes, bytes + (i == 0 ? c.bytes(0) : item));
     }
   }
 
   void Compare(int64_t number, const Case& c, const Manner& m) {
     for (int i = 0; i < kOutputs[c.kernel]; ++i) {
       if (outputs_[i] == expected_[i]) continue;
-      const int64_t size = static_cast<int64_t>(outputs_[i].size()) / kItemSize[c.dtype];
+      const int dtype = DtypeOf(c.kernel, i, c.dtype);
+      const int64_t size = static_cast<int64_t>(outputs_[i].size()) / kItemSize[dtype];
       for (int64_t at = 0; at < size; ++at) {
-        const double got = Get(c.dtype, outputs_[i].data(), at);
-        const double right = Get(c.dtype, expected_[i].data(), at);
+        const double got = Get(dtype, outputs_[i].data(), at);
+        const double right = Get(dtype, expected_[i].data(), at);
         if (Same(got, right)) continue;
         std::ostringstream text;
         text.precision(17);
