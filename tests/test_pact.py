@@ -162,7 +162,7 @@ def model(quantizer="pact"):
             layers.QuantDense(1, name="last", **arguments),
         ]
     )
-    network.compile(keras.optimizers.SGD(0.1), "mse")
+    network.compile(keras.optimizers.SGD(1e-4), "mse")
     return network
 
 
