@@ -3,6 +3,7 @@
 
 import hashlib
 
+import catalogue
 import numpy as np
 import tensorflow as tf
 
@@ -23,13 +24,8 @@ def results(dtype: tf.DType) -> list[tf.Tensor]:
     outputs = []
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([x, *scales])
-        outputs.append(ops.linear_mid_tread_half_quantizer(x, 3, 2.0))
-        outputs.append(ops.binary_mean_scaling_quantizer(x))
-        outputs.append(ops.binary_channel_wise_mean_scaling_quantizer(x))
-        outputs.append(ops.twn_weight_quantizer(x, 0.7))
-        outputs.append(ops.twn_weight_quantizer(x, 0.7, per_channel=True))
-        outputs.append(ops.absmean_weight_quantizer(x))
-        outputs.append(ops.absmean_weight_quantizer(x, per_channel=True))
+        outputs += [record.call(ops, x) for record in catalogue.QUANTIZERS]
+        outputs += [record.of_channels(ops, x) for record in catalogue.CHANNELS]
         outputs.append(ops.ttq_weight_quantizer(x, *scales, 0.05))
     gradients = [tape.gradient(y, x, output_gradients=dy) for y in outputs]
     return [*outputs, *gradients, *tape.gradient(outputs[-1], scales, output_gradients=dy)]

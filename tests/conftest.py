@@ -10,6 +10,7 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import catalogue
 import numpy as np
 import pytest
 import reference
@@ -20,9 +21,8 @@ from lowbit import _loader, ops
 # make gpu-test sets it to a GPU, and lets TensorFlow see one.
 DEVICE = os.environ.get("LOWBIT_TEST_DEVICE", "/CPU:0")
 ON_GPU = "GPU" in DEVICE.upper()
-BIT, MAX_VALUE = 2, 2.0
-POSITIVE, NEGATIVE = 1.5, 0.75
-TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7
+BIT, MAX_VALUE = catalogue.BY_NAME["linear"].arguments.values()
+POSITIVE, NEGATIVE, TTQ_THRESHOLD = catalogue.BY_NAME["ttq"].arguments.values()
 FLOAT64_RELATIVE_ERROR = 1e-14
 # Around SIMD registers, the 4096 elements of a partial sum and the 16384 of a task; threads share
 # the work on the last one.
@@ -75,89 +75,30 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, exact: bool) -> None:
     )
 
 
-def _straight_through(dy, x):
-    return dy
+def _quantizer(record: catalogue.Record, per_channel: bool = False) -> Quantizer:
+    arguments = {"per_channel": True} if per_channel else {}
+    gradient = catalogue.BY_NAME.get(f"{record.name}_grad")
 
+    def op(x):
+        return record.call(ops, x, **arguments)
 
-def _ttq(w):
-    scales = tf.constant(POSITIVE, w.dtype), tf.constant(NEGATIVE, w.dtype)
-    return ops.ttq_weight_quantizer(w, *scales, TTQ_THRESHOLD)
+    def expected(x):
+        given = {**record.arguments, **arguments, record.tensors[0]: x}
+        assert record.is_decided(given), "choose another seed"
+        return record.expected(given)[0]
 
+    def expected_gradient(dy, x):
+        return gradient.outputs(dy, x)[0] if gradient else dy
 
-def _expected_twn(w, axis=None):
-    assert reference.twn_is_decided(w, TWN_THRESHOLD, axis), "choose another seed"
-    return reference.twn(w, TWN_THRESHOLD, axis)
-
-
-def _expected_absmean(w, axis=None):
-    assert reference.absmean_is_decided(w, axis), "choose another seed"
-    return reference.absmean(w, axis)
+    channels = per_channel or (record.has_channels and "per_channel" not in record.arguments)
+    name = f"{record.name}_per_channel" if per_channel else record.name
+    return Quantizer(name, op, expected, expected_gradient, record.is_exact, channels)
 
 
 QUANTIZERS = [
-    Quantizer(
-        "linear",
-        lambda x: ops.linear_mid_tread_half_quantizer(x, BIT, MAX_VALUE),
-        lambda x: reference.linear(x, BIT, MAX_VALUE),
-        lambda dy, x: reference.linear_grad(dy, x, MAX_VALUE),
-    ),
-    Quantizer(
-        "pact",
-        lambda x: ops.pact_quantizer(x, BIT, MAX_VALUE),
-        lambda x: reference.linear(x, BIT, MAX_VALUE),
-        lambda dy, x: reference.linear_grad(dy, x, MAX_VALUE),
-    ),
-    Quantizer(
-        "binary",
-        ops.binary_mean_scaling_quantizer,
-        reference.binary,
-        _straight_through,
-        exact=False,
-    ),
-    Quantizer(
-        "binary_channel_wise",
-        ops.binary_channel_wise_mean_scaling_quantizer,
-        lambda x: reference.binary(x, axis=-1),
-        _straight_through,
-        exact=False,
-        channels=True,
-    ),
-    Quantizer(
-        "ttq",
-        _ttq,
-        lambda w: reference.ttq(w, POSITIVE, NEGATIVE, TTQ_THRESHOLD),
-        lambda dy, w: reference.ttq_grad(dy, w, POSITIVE, NEGATIVE, TTQ_THRESHOLD)[0],
-    ),
-    Quantizer(
-        "twn",
-        lambda w: ops.twn_weight_quantizer(w, TWN_THRESHOLD),
-        _expected_twn,
-        _straight_through,
-        exact=False,
-    ),
-    Quantizer(
-        "twn_per_channel",
-        lambda w: ops.twn_weight_quantizer(w, TWN_THRESHOLD, per_channel=True),
-        lambda w: _expected_twn(w, axis=-1),
-        _straight_through,
-        exact=False,
-        channels=True,
-    ),
-    Quantizer(
-        "absmean",
-        ops.absmean_weight_quantizer,
-        _expected_absmean,
-        _straight_through,
-        exact=False,
-    ),
-    Quantizer(
-        "absmean_per_channel",
-        lambda w: ops.absmean_weight_quantizer(w, per_channel=True),
-        lambda w: _expected_absmean(w, axis=-1),
-        _straight_through,
-        exact=False,
-        channels=True,
-    ),
+    _quantizer(record, per_channel)
+    for record in catalogue.QUANTIZERS
+    for per_channel in ([False, True] if "per_channel" in record.arguments else [False])
 ]
 
 

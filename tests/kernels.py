@@ -8,25 +8,21 @@ there, and a `fetch()` that returns the array again. `launch(call)` runs a Call.
 import ctypes
 import mmap
 
+import catalogue
 import ml_dtypes
 import numpy as np
 import reference
 
 DTYPES = {d.__name__: d for d in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)}
-# The ops, one of each recipe, by short names.
-OPS = {
-    "linear": b"LinearMidTreadHalfQuantizer",
-    "linear_grad": b"LinearMidTreadHalfQuantizerGrad",
-    "binary": b"BinaryChannelWiseMeanScalingQuantizer",
-    "ttq": b"TTQWeightQuantizer",
-    "ttq_grad": b"TTQWeightQuantizerGrad",
-    "twn": b"TWNWeightQuantizer",
-    "absmean": b"AbsmeanWeightQuantizer",
-    "pact_grad": b"PACTQuantizerGrad",
-}
-KERNELS = tuple(OPS)
-CHANNEL_KERNELS = ("binary", "twn", "absmean")
-GRADIENT_KERNELS = tuple(kernel for kernel in OPS if kernel.endswith("_grad"))  # dy comes first
+# The first op of each.
+RECORDS: dict[str, catalogue.Record] = {}
+for _record in catalogue.RECORDS:
+    RECORDS.setdefault(_record.shared_kernel or _record.name, _record)
+KERNELS = tuple(RECORDS)
+CHANNEL_KERNELS = tuple(name for name, record in RECORDS.items() if record.has_channels)
+GRADIENT_KERNELS = tuple(name for name, record in RECORDS.items() if record.is_gradient)
+# How often a kernel goes over the tensor, of those that reduce.
+PASSES = {n: r.passes for n, r in RECORDS.items() if r.passes > 1 or r.sums}
 BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
 LAYOUTS = [  # outer, channels, inner
     (1, 1, 5000),
@@ -68,12 +64,13 @@ class Call(ctypes.Structure):
     @classmethod
     def of(cls, kernel, dtype, inputs, outputs, layout, bit=2, hyper=0.7, paper=False, **options):
         """Returns the call with these addresses; `layout` is outer, channels, inner."""
+        record = RECORDS[kernel]
         return cls(
-            OPS[kernel],
+            record.op.encode(),
             list(DTYPES.values()).index(np.dtype(dtype).type),
             (ctypes.c_void_p * 4)(*inputs),
             (ctypes.c_void_p * 3)(*outputs),
-            (ctypes.c_double * 2)(*([bit, hyper] if kernel == "linear" else [hyper])),
+            (ctypes.c_double * 2)(*([bit, hyper] if "bit" in record.arguments else [hyper])),
             (ctypes.c_int * 1)(paper),
             *layout,
             **{"threads": 1, **options},
@@ -214,16 +211,14 @@ def _padded(array, misaligned):
 
 def output_types(kernel, x):
     """Size and dtype of each output of a kernel whose first input is x."""
-    scalars = {
-        "ttq_grad": [x.dtype, x.dtype],
-        "pact_grad": [np.dtype(reference.compute_type(x.dtype))],
-    }
-    return [(x.size, x.dtype), *((1, dtype) for dtype in scalars.get(kernel, []))]
+    record = RECORDS[kernel]
+    number = np.dtype(reference.compute_type(x.dtype)) if record.sums_are_numbers else x.dtype
+    return [(x.size, x.dtype), *[(1, number)] * record.sums]
 
 
 def scalar_outputs(kernel):
-    """How many numbers a kernel finishes beside its tensor."""
-    return len(output_types(kernel, np.zeros(1, np.float32))) - 1
+    """How many sums a kernel finishes beside its tensor."""
+    return RECORDS[kernel].sums
 
 
 def random_inputs(kernel, size, dtype, seed=0):
@@ -235,24 +230,24 @@ def random_inputs(kernel, size, dtype, seed=0):
 
 def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
     """Returns what a kernel takes of the tensors x and dy and of TTQ's two scales, in its order."""
-    scales = [np.array([s], x.dtype) for s in scales]
-    return {
-        "linear": [x],
-        "linear_grad": [dy, x],
-        "binary": [x],
-        "ttq": [x, *scales],
-        "ttq_grad": [dy, x, *scales],
-        "twn": [x],
-        "absmean": [x],
-        "pact_grad": [dy, x],
-    }[kernel]
+    record = RECORDS[kernel]
+    tensors = [dy, x] if record.is_gradient else [x]
+    named = dict(zip(catalogue.SCALES, scales, strict=True))
+    return [*tensors, *(np.array([s], x.dtype) for n, s in named.items() if n in record.arguments)]
 
 
 def is_decided(kernel, x, hyper=0.7, axis=None):
     """Whether no element is so near a threshold made of a mean that either side would be right."""
-    if kernel == "twn":
-        return reference.twn_is_decided(x, hyper, axis)
-    return kernel != "absmean" or reference.absmean_is_decided(x, axis)
+    record = RECORDS[kernel]
+    return record.is_decided({record.tensors[-1]: x, **_arguments(record, hyper, 2, axis)})
+
+
+def _arguments(record, hyper, bit, axis):
+    """Of the numbers that a kernel takes, and without an axis of one channel."""
+    values = {"bit": bit, **dict.fromkeys(("max_value", "threshold"), hyper)}
+    given = {name: value for name, value in values.items() if name in record.arguments}
+    channels = {"per_channel": axis is not None, "axis": axis} if record.has_channels else {}
+    return {**record.arguments, **given, **channels}
 
 
 def decided_inputs(kernel, size, dtype, layout=None, hyper=0.7):
@@ -266,29 +261,15 @@ def decided_inputs(kernel, size, dtype, layout=None, hyper=0.7):
 
 def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
     """The outputs by the reference."""
-    x = inputs[0]
-    axis = None if layout is None else 1
-    x = x if layout is None else x.reshape(layout)
-    if kernel == "linear":
-        outputs = [reference.linear(x, bit, hyper)]
-    elif kernel == "linear_grad":
-        outputs = [reference.linear_grad(*inputs, hyper)]
-    elif kernel == "binary":
-        outputs = [reference.binary(x, axis)]
-    elif kernel == "ttq":
-        outputs = [reference.ttq(x, inputs[1][0], inputs[2][0], hyper)]
-    elif kernel == "ttq_grad":
-        dy, w, positive, negative = inputs
-        outputs = reference.ttq_grad(dy, w, positive[0], negative[0], hyper)
-    elif kernel == "twn":
-        outputs = [reference.twn(x, hyper, axis)]
-    elif kernel == "absmean":
-        outputs = [reference.absmean(x, axis)]
-    elif kernel == "pact_grad":
-        outputs = reference.pact_grad(*inputs, hyper)
-    else:
+    record = RECORDS.get(kernel)
+    if record is None:
         raise ValueError(f"no reference is known for the kernel {kernel!r}")
-    return [np.ravel(y) for y in outputs]
+    axis = None if layout is None else 1
+    tensors = [x if layout is None else x.reshape(layout) for x in inputs[: len(record.tensors)]]
+    arguments = {**_arguments(record, hyper, bit, axis), "negative_gradient": "exact"}
+    arguments |= zip(record.tensors, tensors, strict=True)
+    arguments |= zip(catalogue.SCALES, (s[0] for s in inputs[len(tensors) :]), strict=False)
+    return [np.ravel(y) for y in record.expected(arguments)]
 
 
 def check(kernel, inputs, outputs, **options):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from catalogue import TERNARY
 
 import lowbit
 from lowbit import layers
@@ -78,7 +79,7 @@ def test_short_form():
     """Two values of all weights, of 16 and of 4 here; those of each layer are in history."""
     inner = keras.Sequential(
         [
-            layers.QuantDense(4, kernel_quantizer="twn", name="dense0"),
+            layers.QuantDense(4, kernel_quantizer=TERNARY, name="dense0"),
             layers.QuantDense(1, kernel_quantizer="binary", name="dense1"),
         ],
         name="inner",
@@ -134,7 +135,7 @@ def test_detail_is_one_of_two():
     ("quantizer", "names"),
     [
         ("binary", {"flips", "sparsity", "scale"}),
-        ("twn", {"flips", "sparsity", "scale"}),
+        (TERNARY, {"flips", "sparsity", "scale"}),
         ("absmean", {"flips", "sparsity", "scale"}),
         ("ttq", {"flips", "sparsity", "scale", "positive", "negative"}),
         (None, set()),
@@ -194,10 +195,10 @@ def caught(model, epochs=2):
 @pytest.mark.parametrize(
     ("quantizer", "kernel", "message"),
     [
-        ("twn", 0 * KERNEL, "the quantized kernel is all zero"),
+        (TERNARY, 0 * KERNEL, "the quantized kernel is all zero"),
         ("absmean", 0 * KERNEL, "the quantized kernel is all zero"),
         ("binary", np.abs(KERNEL), "the quantized kernel has one sign only"),
-        ("twn", -np.abs(KERNEL), "the quantized kernel has one sign only"),
+        (TERNARY, -np.abs(KERNEL), "the quantized kernel has one sign only"),
     ],
 )
 def test_warns_of_dead_kernels_once(quantizer, kernel, message):
@@ -208,7 +209,7 @@ def test_warns_of_dead_kernels_once(quantizer, kernel, message):
 
 
 def test_warns_of_diverged_kernels():
-    model, (dense,) = network("twn")
+    model, (dense,) = network(TERNARY)
     dense.kernel.assign(np.nan * KERNEL)
     assert caught(model) == ["inner/dense0: the quantized kernel is not finite"]
 

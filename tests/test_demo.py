@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import catalogue
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -34,14 +35,16 @@ FACTORIES = {
     "ttq": lambda q, dtype: q.ttq_weight_quantizer(0.1, dtype, initial=0.7),
     "ttq, mean": lambda q, dtype: q.ttq_weight_quantizer(dtype=dtype, initial="mean"),
     "ttq, paper": lambda q, dtype: q.ttq_weight_quantizer(dtype=dtype, negative_gradient="paper"),
-    "twn": lambda q, dtype: q.twn_weight_quantizer(dtype=dtype),
-    "twn, channels": lambda q, dtype: q.twn_weight_quantizer(0.5, dtype, per_channel=True),
-    "twn, axis": lambda q, dtype: q.twn_weight_quantizer(dtype=dtype, per_channel=True, axis=-2),
     "pact": lambda q, dtype: q.pact_quantizer(2, 1.5, dtype),
     "pact, 32 bit": lambda q, dtype: q.pact_quantizer(32, 0.7, dtype),
-    "absmean": lambda q, dtype: q.absmean_weight_quantizer(dtype),
-    "absmean, axis": lambda q, dtype: q.absmean_weight_quantizer(dtype, per_channel=True, axis=-2),
 }
+for _record in catalogue.CHANNELS:
+    if "per_channel" in _record.arguments:
+        for _axis in (None, -1, -2):
+            _arguments = {} if _axis is None else {"per_channel": True, "axis": _axis}
+            FACTORIES[f"{_record.name}, axis {_axis}"] = lambda q, dtype, r=_record, a=_arguments: (
+                getattr(q, r.function)(dtype=dtype, **a)
+            )
 
 
 def _needs_extras():
@@ -73,7 +76,7 @@ def test_the_gap_is_that_of_the_numbers_beside_it(accuracy, gap):
         return report.Result(recipe, curves, np.zeros(1), np.zeros(1), (1.0, 1.0))
 
     baseline = result(networks.FLOAT, 0.98999)
-    row = report._row(result(networks.TWN, accuracy), baseline)
+    row = report._row(result(networks.ABSMEAN, accuracy), baseline)
     assert row[3] == gap
     assert round(float(row[2].split()[0]) - 99.0, 1) == float(gap)
 
@@ -141,7 +144,7 @@ def test_stock_ops_take_a_backward_function(name):
         (lambda: stock.linear_mid_tread_half_quantizer(2), "max_value must be finite and > 0"),
         (lambda: stock.ttq_weight_quantizer(1.5), r"threshold must be in \[0, 1\), got 1.5"),
         (lambda: stock.ttq_weight_quantizer(negative_gradient="no"), "'exact' or 'paper', got"),
-        (lambda: stock.twn_weight_quantizer(-1.0), "threshold must be finite and >= 0, got -1.0"),
+        (lambda: stock.pact_quantizer(2, -1.0), "initial must be finite and > 0, got -1.0"),
         (
             lambda: stock.binary_channel_wise_mean_scaling_quantizer(axis=2)(tf.ones([2, 2])),
             r"axis must be in \[-2, 2\) for rank 2, got 2",
@@ -155,7 +158,7 @@ def test_stock_ops_refuse_bad_arguments(call, message):
 
 def test_stock_ops_refuse_another_dtype():
     with pytest.raises(TypeError, match="quantizer's dtype float32, got float64"):
-        stock.twn_weight_quantizer()(tf.ones([2], tf.float64))
+        stock.absmean_weight_quantizer()(tf.ones([2], tf.float64))
 
 
 def test_quick_demo_shows_every_network_and_draws(tmp_path):
@@ -180,12 +183,9 @@ def test_quantized_networks_learn(tmp_path):
     rows = _rows(output)
     assert float(rows["float baseline"]["accuracy"]) > 97
     margins = {
-        "binary": 6,
-        "binary channel-wise": 6,
-        "TWN": 3,
-        "TWN, PACT activations": 3,
-        "absmean": 3,
-        "TTQ": 3,
+        recipe.name: {1: 6, 2: 3}[recipe.weight_bits]
+        for recipe in networks.RECIPES
+        if recipe not in (networks.FLOAT, networks.TTQ_PAPER)
     }
     assert {name for name, points in margins.items() if -float(rows[name]["gap"]) > points} == set()
     assert float(rows['TTQ, "paper" gradient']["gap"]) < float(rows["TTQ"]["gap"]) - 10
@@ -278,7 +278,7 @@ def test_step_times_refuse_networks_that_differ():
     made_up = data.Dataset(images, labels, images, labels)
     pair = [
         training.Trainer(recipe.network(lowbit, made_up.image_shape, made_up.classes))
-        for recipe in (networks.BINARY, networks.TWN)
+        for recipe in (networks.BINARY, networks.ABSMEAN)
     ]
     with pytest.raises(RuntimeError, match="must have the same loss, got"):
         training.step_times([pair], made_up, 1, lambda: None)

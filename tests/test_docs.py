@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from catalogue import TERNARY
 
 import lowbit
 
@@ -111,7 +112,7 @@ def test_layer_of_your_own_in_keras_page(has_shape, tmp_path):
         np.testing.assert_array_equal(kept, ours)
     fresh = network()
     fresh.set_weights(model.get_weights())
-    clone = lowbit.keras_clone(model, "twn", skip_first=False, skip_last=False)
+    clone = lowbit.keras_clone(model, TERNARY, skip_first=False, skip_last=False)
     assert scales(fresh) == scales(clone) == trained
     for other in (model, resumed):
         other.fit(x, x[:, :2], verbose=0, shuffle=False)
@@ -131,4 +132,4 @@ def test_keras_page(capsys, monkeypatch, tmp_path):
     inputs = keras.Input([8])
     ternary = scope["Ternary"](4)
     assert keras.Model(inputs, ternary(inputs)).count_params() == 8 * 4 + 2
-    assert (tmp_path / "twn.png").stat().st_size > 0
+    assert (tmp_path / f"{TERNARY}.png").stat().st_size > 0

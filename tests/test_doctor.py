@@ -343,14 +343,14 @@ import lowbit, tensorflow as tf
 from lowbit import _identifiers, layers
 kernel = tf.Variable([[1.0, -2.0]])
 own = lowbit.linear_mid_tread_half_quantizer(2, 2.0, "clipped")
-layer = layers.QuantDense(2, kernel_quantizer="twn", input_quantizer="linear")
+layer = layers.QuantDense(2, kernel_quantizer="binary", input_quantizer="linear")
 for quantizer in (*map(lowbit.get, _identifiers.ALIASES), own):
     for call in (lambda: quantizer(kernel), quantizer.__call__):
         @tf.function
         def run(x):
             with tf.GradientTape() as tape:
-                y = quantizer(kernel) + lowbit.get("twn")(x)
-            return tape.gradient(y, kernel), lowbit.ops.twn_weight_quantizer(x, 0.7), layer(x)
+                y = quantizer(kernel) + lowbit.get("binary")(x)
+            return tape.gradient(y, kernel), lowbit.ops.binary_mean_scaling_quantizer(x), layer(x)
         run(tf.ones([1, 2])), tf.function(quantizer)(kernel)
 print("done")
 """
@@ -576,9 +576,10 @@ def test_self_test_notices_errors(monkeypatch, results):
     def fail(*_, **__):
         raise tf.errors.InternalError(None, None, "no kernel image is available\nfor this GPU")
 
-    monkeypatch.setattr(ops, "twn_weight_quantizer", fail)
+    op = recorded.QUANTIZERS[0]
+    monkeypatch.setattr(ops, base.function_name(op), fail)
     error = "InternalError: no kernel image is available"
-    assert [op for op, result in results().items() if result == error] == ["TWNWeightQuantizer"]
+    assert [name for name, result in results().items() if result == error] == [op]
 
 
 # --- GPUs -----------------------------------------------------------------------------------------
@@ -796,9 +797,9 @@ def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("rich")
     with pytest.raises(SystemExit) as exit:
-        __main__.main(["bench", "--quick", "--ops", "ttq", "twn"])
+        __main__.main(["bench", "--quick", "--ops", "ttq", "linear"])
     assert exit.value.code == 3
-    assert capsys.readouterr().out == f"{script} --quick --ops ttq twn {tmp_path}\n"
+    assert capsys.readouterr().out == f"{script} --quick --ops ttq linear {tmp_path}\n"
 
 
 def test_bench_without_the_source(monkeypatch, tmp_path, capsys):

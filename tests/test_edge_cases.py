@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """NaN, infinities, signed zeros, subnormals, ties, constant, all-zero and empty tensors."""
 
+import functools
+
+import catalogue
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ import tensorflow as tf
 from conftest import NEGATIVE, POSITIVE, TTQ_THRESHOLD, assert_close, gradient_of, random_array
 
 from lowbit import ops
+
+TERNARY = catalogue.BY_NAME[catalogue.TERNARY]
 
 SIZES = [1, 17, 4097, 140001]  # one lane, one register and more, two partial sums, three tasks
 
@@ -47,11 +52,8 @@ def test_all_nan(quantizer, dtype, call, size):
 def test_nan_reaches_its_channel_only(dtype, size):
     x = random_array((size, 3), dtype)
     x[size // 2, 1] = np.nan
-    for y in (
-        ops.binary_channel_wise_mean_scaling_quantizer(x),
-        ops.twn_weight_quantizer(x, 0.7, per_channel=True),
-        ops.absmean_weight_quantizer(x, per_channel=True),
-    ):
+    for record in catalogue.CHANNELS:
+        y = record.of_channels(ops, x)
         assert np.isnan(y.numpy()).all(axis=0).tolist() == [False, True, False]
         assert np.isnan(y.numpy()).any(axis=0).tolist() == [False, True, False]
 
@@ -84,7 +86,7 @@ def test_infinity_has_an_infinite_threshold(dtype, value):
     for threshold in (0.0, 0.5):
         for y in (
             ops.ttq_weight_quantizer(w, one, one, threshold),
-            ops.twn_weight_quantizer(w, threshold),
+            TERNARY.call(ops, w, threshold=threshold),
             ops.absmean_weight_quantizer(w),
         ):
             assert_close(y.numpy(), np.zeros_like(w), exact=True)
@@ -112,9 +114,9 @@ def test_constant(dtype, call, size, sign):
     for value in (0.1, 1 / 3, 2.0, 1e-3, 6e4):
         x = np.full(size, sign * value, dtype.as_numpy_dtype)
         exact = dtype != tf.float64
-        assert_close(call(ops.binary_mean_scaling_quantizer, x), x, exact)
-        assert_close(ops.twn_weight_quantizer(x, 0.7).numpy(), x, exact)
-        assert_close(ops.absmean_weight_quantizer(x).numpy(), x, exact)
+        for record in catalogue.QUANTIZERS:
+            if not (record.is_exact or record.name == "binary_channel_wise"):
+                assert_close(call(functools.partial(record.call, ops), x), x, exact)
         one = tf.ones([], dtype)
         assert_close(ops.ttq_weight_quantizer(x, one, one, 0.05).numpy(), np.sign(x), exact=True)
 
@@ -127,8 +129,8 @@ def test_a_tie_is_zero(dtype, repeats):
     one = tf.ones([], dtype)
     w = tiled(0.5, -0.5, 1.5, -1.5)  # mean 1, threshold 0.5
     expected = tiled(0, 0, 1.5, -1.5)
-    assert_close(ops.twn_weight_quantizer(w, 0.5).numpy(), expected, exact=True)
-    per_channel = ops.twn_weight_quantizer(w[:, None], 0.5, per_channel=True).numpy()
+    assert_close(TERNARY.call(ops, w, threshold=0.5).numpy(), expected, exact=True)
+    per_channel = TERNARY.of_channels(ops, w[:, None], threshold=0.5).numpy()
     assert_close(per_channel[:, 0], expected, exact=True)
     expected = tiled(0, 0, 1, -1)
     assert_close(ops.absmean_weight_quantizer(w).numpy(), expected, exact=True)
@@ -145,7 +147,7 @@ def test_a_tie_is_zero(dtype, repeats):
 
 def test_all_weights_at_the_threshold(dtype):
     w = np.full(4097, 0.5, dtype.as_numpy_dtype)
-    assert_close(ops.twn_weight_quantizer(w, 1.0).numpy(), np.zeros_like(w), exact=True)
+    assert_close(TERNARY.call(ops, w, threshold=1.0).numpy(), np.zeros_like(w), exact=True)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -178,9 +180,8 @@ def test_empty(quantizer, dtype, call, shape):
 @pytest.mark.parametrize("axis", [0, -1])
 def test_empty_channels(dtype, shape, axis):
     x = np.zeros(shape, dtype.as_numpy_dtype)
-    assert ops.binary_channel_wise_mean_scaling_quantizer(x, axis=axis).shape == shape
-    assert ops.twn_weight_quantizer(x, 0.7, per_channel=True, axis=axis).shape == shape
-    assert ops.absmean_weight_quantizer(x, per_channel=True, axis=axis).shape == shape
+    for record in catalogue.CHANNELS:
+        assert record.of_channels(ops, x, axis).shape == shape
 
 
 def test_empty_ttq_gradients_are_zero(dtype):

@@ -2,13 +2,16 @@
 """Wrong calls, and the messages they must give: argument, what is required, what was given."""
 
 import functools
+import re
 
+import catalogue
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import lowbit
 from lowbit import ops
+from lowbit.quantizers.base import ALIASES
 
 InvalidArgument = tf.errors.InvalidArgumentError
 NAN, INF = float("nan"), float("inf")
@@ -19,120 +22,78 @@ linear = lowbit.linear_mid_tread_half_quantizer
 binary = lowbit.binary_mean_scaling_quantizer
 channel_wise = lowbit.binary_channel_wise_mean_scaling_quantizer
 ttq = lowbit.ttq_weight_quantizer
-twn = lowbit.twn_weight_quantizer
-absmean = lowbit.absmean_weight_quantizer
-pact = lowbit.pact_quantizer
-FACTORIES = {
-    "linear": lambda **kwargs: linear(2, 2.0, **kwargs),
-    "binary": binary,
-    "channel_wise": channel_wise,
-    "ttq": ttq,
-    "twn": twn,
-    "absmean": absmean,
-    "pact": lambda **kwargs: pact(2, **kwargs),
-}
+# A factory of each quantizer, with the arguments that it cannot do without.
+FACTORIES = {alias: functools.partial(cls, **given) for alias, (cls, given) in ALIASES.items()}
 
+WRONG = {  # an argument of a factory: what is required, and what is not that
+    "dtype": ("half", (0.7, "foo", None)),
+    "bit": ("1.*32", (None, 0, 33, -1, 2.5, True, "2")),
+    "max_value": ("finite.*> 0", (None, 0, -1.0, NAN, INF, "1", True, 1e39, 1e-50)),
+    "threshold": (r"(>= 0|\[0, 1\))", (None, -0.1, NAN, INF, "0.1", [0.7])),
+    "initial": ("finite", (None, "foo", NAN, INF, True)),
+    "backward": ("callable", (3, "backward")),
+    "per_channel": ("bool", ("yes", 0.7, None)),
+    "axis": ("int", (None, 1.5, True, "last", 2**31)),
+    "negative_gradient": ("exact.*paper", (None, "foo")),
+}
 FACTORY_ERRORS = [  # call, argument, what is required, what was given
+    *(
+        (functools.partial(make, **{name: value}), name, WRONG[name][0], re.escape(repr(value)))
+        for alias, make in FACTORIES.items()
+        for name in ALIASES[alias][0].parameters()
+        for value in WRONG[name][1]
+    ),
     (lambda: linear(), "bit", r"1.*32", "None"),
-    (lambda: linear(0, 1.0), "bit", r"1.*32", "0"),
-    (lambda: linear(33, 1.0), "bit", r"1.*32", "33"),
-    (lambda: linear(-1, 1.0), "bit", r"1.*32", "-1"),
-    (lambda: linear(2.5, 1.0), "bit", r"1.*32", "2.5"),
-    (lambda: linear(True, 1.0), "bit", r"1.*32", "True"),
-    (lambda: linear("2", 1.0), "bit", r"1.*32", "'2'"),
     (lambda: linear(2), "max_value", "finite.*> 0", "None"),
-    (lambda: linear(2, 0), "max_value", "finite.*> 0", "0"),
-    (lambda: linear(2, -1.0), "max_value", "finite.*> 0", "-1.0"),
-    (lambda: linear(2, NAN), "max_value", "finite.*> 0", "nan"),
-    (lambda: linear(2, INF), "max_value", "finite.*> 0", "inf"),
-    (lambda: linear(2, "1"), "max_value", "finite.*> 0", "'1'"),
-    (lambda: linear(2, True), "max_value", "finite.*> 0", "True"),
-    (lambda: linear(2, 1e39), "max_value", "finite.*> 0", r"1e\+39"),
-    (lambda: linear(2, 1e-50), "max_value", "finite.*> 0", "1e-50"),
-    (lambda: linear(2, 1.0, backward=3), "backward", "callable", "3"),
-    (lambda: binary(3), "backward", "callable", "3"),
+    (lambda: lowbit.pact_quantizer(2, 0.0), "initial", "finite.*> 0", "0.0"),
+    (lambda: lowbit.pact_quantizer(2, "mean"), "initial", "finite.*> 0", "'mean'"),
     (lambda: binary(lambda g: g), "backward", r"backward\(op, grad\)", "<function .*"),
     (lambda: linear(2, 1.0, lambda: 0), "backward", r"backward\(op, grad\)", "<function .*"),
     (lambda: channel_wise(lambda op, *, g: g), "backward", r"\(op, grad\)", "<function .*"),
-    (lambda: channel_wise("backward"), "backward", "callable", "'backward'"),
-    (lambda: channel_wise(axis=1.5), "axis", "int", "1.5"),
-    (lambda: channel_wise(axis=None), "axis", "int", "None"),
-    (lambda: channel_wise(axis=True), "axis", "int", "True"),
     (lambda: ttq(1.0), "threshold", r"\[0, 1\)", "1.0"),
-    (lambda: ttq(-0.1), "threshold", r"\[0, 1\)", "-0.1"),
-    (lambda: ttq(NAN), "threshold", r"\[0, 1\)", "nan"),
     (lambda: ttq(1 - 1e-12), "threshold", r"\[0, 1\)", "0.999999999999"),
-    (lambda: ttq("0.1"), "threshold", r"\[0, 1\)", "'0.1'"),
-    (lambda: ttq(None), "threshold", r"\[0, 1\)", "None"),
-    (lambda: ttq(negative_gradient="foo"), "negative_gradient", "exact.*paper", "'foo'"),
-    (lambda: ttq(negative_gradient=None), "negative_gradient", "exact.*paper", "None"),
     (lambda: ttq(initial="foo"), "initial", "mean", "'foo'"),
-    (lambda: ttq(initial=None), "initial", "mean", "None"),
-    (lambda: ttq(initial=NAN), "initial", "finite", "nan"),
-    (lambda: twn(-0.1), "threshold", ">= 0", "-0.1"),
-    (lambda: twn(NAN), "threshold", ">= 0", "nan"),
-    (lambda: twn(INF), "threshold", ">= 0", "inf"),
-    (lambda: twn([0.7]), "threshold", ">= 0", r"\[0.7\]"),
-    (lambda: twn(per_channel="yes"), "per_channel", "bool", "'yes'"),
-    (lambda: twn(per_channel=True, axis="last"), "axis", "int", "'last'"),
-    (lambda: pact(None), "bit", r"1.*32", "None"),
-    (lambda: pact(33), "bit", r"1.*32", "33"),
-    (lambda: pact(2, 0.0), "initial", "finite.*> 0", "0.0"),
-    (lambda: pact(2, -1), "initial", "finite.*> 0", "-1"),
-    (lambda: pact(2, INF), "initial", "finite.*> 0", "inf"),
-    (lambda: pact(2, "mean"), "initial", "finite.*> 0", "'mean'"),
-    (lambda: absmean(0.7), "dtype", "half", "0.7"),
-    (lambda: absmean(per_channel=0.7), "per_channel", "bool", "0.7"),
-    (lambda: absmean(axis=None), "axis", "int", "None"),
-    (lambda: absmean(axis=2**31), "axis", "int of 32 bits", "2147483648"),
 ]
 
-RUN_TIME_ERRORS = [  # values that only a kernel sees
-    (lambda v: ops.linear_mid_tread_half_quantizer(X, v, 1.0), 0, "bit", r"1.*32", "0"),
-    (lambda v: ops.linear_mid_tread_half_quantizer(X, v, 1.0), 33, "bit", r"1.*32", "33"),
-    (lambda v: ops.linear_mid_tread_half_quantizer(X, v, 1.0), -5, "bit", r"1.*32", "-5"),
+
+def calls(names):
+    """For each op and each of its arguments among the names: a call that takes that one."""
+    for record in catalogue.RECORDS:
+        for name in names:
+            if name in record.arguments:
+                yield record, name, _of_one_argument(record.taking(ops, name))
+
+
+def _of_one_argument(function):
+    return lambda value: function(X, value)
+
+
+WRONG_AT_RUN_TIME = {  # what only a kernel sees
+    "bit": (r"1.*32", (0, 33, -5)),
+    "max_value": ("finite.*> 0", (0.0, -1.0, NAN, INF)),
+    "threshold": (r"(>= 0|\[0, 1\))", (-0.25, NAN, INF)),
+}
+RUN_TIME_ERRORS = [
     *(
-        (op, value, "max_value", "finite.*> 0", given)
-        for op in (
-            lambda v: ops.linear_mid_tread_half_quantizer(X, 2, v),
-            lambda v: ops.linear_mid_tread_half_quantizer_grad(X, X, v),
-            lambda v: ops.pact_quantizer(X, 2, v),
-            lambda v: ops.pact_quantizer_grad(X, X, v),
-        )
-        for value, given in ((0.0, "0"), (-1.0, "-1"), (NAN, "nan"), (INF, "inf"))
+        (call, value, name, WRONG_AT_RUN_TIME[name][0], f"{value:g}")
+        for _, name, call in calls(catalogue.NUMBERS)
+        for value in WRONG_AT_RUN_TIME[name][1]
     ),
     *(
-        (op, value, "threshold", r"\[0, 1\)", given)
-        for op in (
-            lambda v: ops.ttq_weight_quantizer(X, ONE, ONE, v),
-            lambda v: ops.ttq_weight_quantizer_grad(X, X, ONE, ONE, v),
-        )
-        for value, given in ((1.0, "1"), (-0.25, "-0.25"), (NAN, "nan"))
+        (call, 1.0, name, r"\[0, 1\)", "1")
+        for record, name, call in calls(["threshold"])
+        if "positive" in record.arguments
     ),
-    (lambda v: ops.twn_weight_quantizer(X, v), -0.25, "threshold", ">= 0", "-0.25"),
-    (lambda v: ops.twn_weight_quantizer(X, v), NAN, "threshold", ">= 0", "nan"),
-    (lambda v: ops.twn_weight_quantizer(X, v), INF, "threshold", ">= 0", "inf"),
 ]
 
-SCALARS = [  # an op that takes one scalar as `v`, and the scalar's name
-    ("bit", tf.int32, lambda v: ops.linear_mid_tread_half_quantizer(X, v, 1.0)),
-    ("max_value", tf.float32, lambda v: ops.linear_mid_tread_half_quantizer(X, 2, v)),
-    ("max_value", tf.float32, lambda v: ops.linear_mid_tread_half_quantizer_grad(X, X, v)),
-    ("bit", tf.int32, lambda v: ops.pact_quantizer(X, v, 1.0)),
-    ("max_value", tf.float32, lambda v: ops.pact_quantizer(X, 2, v)),
-    ("max_value", tf.float32, lambda v: ops.pact_quantizer_grad(X, X, v)),
-    ("positive", tf.float32, lambda v: ops.ttq_weight_quantizer(X, v, ONE, 0.1)),
-    ("negative", tf.float32, lambda v: ops.ttq_weight_quantizer(X, ONE, v, 0.1)),
-    ("threshold", tf.float32, lambda v: ops.ttq_weight_quantizer(X, ONE, ONE, v)),
-    ("positive", tf.float32, lambda v: ops.ttq_weight_quantizer_grad(X, X, v, ONE, 0.1)),
-    ("negative", tf.float32, lambda v: ops.ttq_weight_quantizer_grad(X, X, ONE, v, 0.1)),
-    ("threshold", tf.float32, lambda v: ops.ttq_weight_quantizer_grad(X, X, ONE, ONE, v)),
-    ("threshold", tf.float32, lambda v: ops.twn_weight_quantizer(X, v)),
+SCALARS = [  # the scalar's name, its dtype, and an op that takes it
+    (name, tf.int32 if name == "bit" else tf.float32, call)
+    for _, name, call in calls((*catalogue.NUMBERS, *catalogue.SCALES))
 ]
 SHAPE_PAIRS = [  # dy must have the shape of x
-    ("x", lambda dy, x: ops.linear_mid_tread_half_quantizer_grad(dy, x, 1.0)),
-    ("x", lambda dy, x: ops.pact_quantizer_grad(dy, x, 1.0)),
-    ("weights", lambda dy, x: ops.ttq_weight_quantizer_grad(dy, x, ONE, ONE, 0.1)),
+    (record.tensors[1], functools.partial(record.call, ops))
+    for record in catalogue.RECORDS
+    if record.is_gradient
 ]
 AXES = [  # rank, axis
     (2, 2),
@@ -245,16 +206,11 @@ def test_shape_of_the_upstream_gradient(name, grad):
 
 @pytest.mark.parametrize(("rank", "axis"), AXES)
 @pytest.mark.parametrize(
-    "make",
-    [
-        channel_wise,
-        functools.partial(twn, per_channel=True),
-        functools.partial(absmean, per_channel=True),
-    ],
-    ids=["binary", "twn", "absmean"],
+    "alias", [alias for alias, (cls, _) in ALIASES.items() if "axis" in cls.parameters()]
 )
-def test_axis_and_rank(make, rank, axis):
-    quantizer = make(axis=axis)
+def test_axis_and_rank(alias, rank, axis):
+    channels = {"per_channel": True} if "per_channel" in ALIASES[alias][0].parameters() else {}
+    quantizer = FACTORIES[alias](axis=axis, **channels)
     x = tf.zeros([2] * rank)
     message = (
         rf"axis must be in \[-{rank}, {rank}\).*got {axis}" if rank else "rank.*at least 1.*got 0"
@@ -269,17 +225,10 @@ def test_axis_and_rank(make, rank, axis):
 
 
 def test_op_attributes():
-    for op, attributes in (
-        (lambda **a: ops.ttq_weight_quantizer(X, ONE, ONE, 0.1, **a), {"negative_gradient": "foo"}),
-        (lambda **a: ops.binary_channel_wise_mean_scaling_quantizer(X, **a), {"axis": "last"}),
-        (lambda **a: ops.twn_weight_quantizer(X, 0.7, per_channel=True, **a), {"axis": None}),
-        (lambda **a: ops.twn_weight_quantizer(X, 0.7, **a), {"per_channel": "yes"}),
-        (lambda **a: ops.absmean_weight_quantizer(X, per_channel=True, **a), {"axis": None}),
-        (lambda **a: ops.absmean_weight_quantizer(X, **a), {"per_channel": 0.7}),
-    ):
-        (name,) = attributes
-        with pytest.raises((TypeError, ValueError, InvalidArgument), match=name):
-            op(**attributes)
+    for _, name, call in calls(catalogue.ATTRIBUTES):
+        for value in WRONG[name][1]:
+            with pytest.raises((TypeError, ValueError, InvalidArgument), match=name):
+                call(value)
 
 
 @pytest.mark.parametrize("wrong", [tf.int32, tf.bool, tf.complex64, tf.string])

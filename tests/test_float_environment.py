@@ -4,6 +4,9 @@
 TensorFlow's threads take subnormal numbers for zeros, the thread of Python does not.
 """
 
+import functools
+
+import catalogue
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,12 +20,20 @@ except ImportError:
     lowbit_numpy = None
 
 InvalidArgument = tf.errors.InvalidArgumentError
+
+
+def _first_output(record, name, module, x, value):
+    """Of an op with one of its numbers, and the first elements of x for TTQ's scales."""
+    scales = {n: x[i] for i, n in enumerate(catalogue.SCALES) if n in record.arguments}
+    result = record.call(module, *[x] * len(record.tensors), **scales, **{name: value})
+    return result[0] if isinstance(result, tuple) else result
+
+
 CALLS = {
-    "linear": lambda m, x, v: m.linear_mid_tread_half_quantizer(x, 2, v),
-    "linear_grad": lambda m, x, v: m.linear_mid_tread_half_quantizer_grad(x, x, v),
-    "ttq": lambda m, x, v: m.ttq_weight_quantizer(x, x[0], x[1], v),
-    "ttq_grad": lambda m, x, v: m.ttq_weight_quantizer_grad(x, x, x[0], x[1], v)[0],
-    "twn": lambda m, x, v: m.twn_weight_quantizer(x, v),
+    record.name: functools.partial(_first_output, record, name)
+    for record in catalogue.RECORDS
+    for name in ("max_value", "threshold")
+    if name in record.arguments
 }
 # As long as the op's work is worth a thread of TensorFlow's, and as short as Python's own does.
 SIZES = (8, 300000)
@@ -92,7 +103,7 @@ def test_interfaces_agree_in_every_bit(name, dtype, size):
 def test_interfaces_agree_in_errors(name, dtype):
     """Below zero by the least that there is."""
     value = -np.array(np.finfo(dtype).smallest_subnormal, dtype)
-    argument = "max_value" if name.startswith("linear") else "threshold"
+    (argument,) = {"max_value", "threshold"} & catalogue.BY_NAME[name].arguments.keys()
     x = inputs(dtype, 8, subnormal(dtype))
     for interface in INTERFACES:
         # The body of a NumPy function ends in an error of TensorFlow's that quotes it.

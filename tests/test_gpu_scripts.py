@@ -110,7 +110,7 @@ parts = [side_by_side.Part(name, [], {}, folder / f"{name}.txt") for name in nam
 for part in parts:
     part.log.write_text(f"output of {part.name}")
     mistakes = dict.fromkeys(check.CHECKS, "made up" if statuses[part.name] == 85 else None)
-    result = {"case": "made up", "kernel": "twn", "dtype": part.name, "mistakes": mistakes}
+    result = {"case": "made up", "kernel": "binary", "dtype": part.name, "mistakes": mistakes}
     cut = '{"case":' if statuses[part.name] is None else ""
     if statuses[part.name] != 3:
         (folder / f"{part.name}.jsonl").write_text(json.dumps(result) + "\\n" + cut)
@@ -264,7 +264,7 @@ def test_bench_saves_rows_as_they_come(tmp_path):
 def test_bench_finds_a_wrong_result():
     fault = "kernels.Run.outputs = lambda run, o=kernels.Run.outputs: [-y for y in o(run)]"
     code = f"import bench\nfrom shared import kernels\n{fault}\nsys.exit(bench.main())"
-    result = run(code, "--dry-run", "--sizes", "2K", "--ops", "TWN")
+    result = run(code, "--dry-run", "--sizes", "2K", "--ops", "TTQ")
     assert result.returncode == 1, result.stdout + result.stderr
     assert "WRONG" in result.stdout
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import recorded
 import tensorflow as tf
+from catalogue import TERNARY
 
 import lowbit
 from lowbit import _identifiers, ops
@@ -99,7 +100,7 @@ HOSTILE = [
     "",
     "exact",
     "mean",
-    "twn",
+    TERNARY,
     "float32",
     "\ud800",
     "a\0b",
@@ -111,7 +112,7 @@ HOSTILE = [
     nested(),
     (),
     {},
-    {"class_name": "twn"},
+    {"class_name": TERNARY},
     set(),
     range(3),
     object(),
@@ -206,7 +207,7 @@ def test_factories_and_ops(in_function):
 
 
 def configurations():
-    names = [*_identifiers.ALIASES, "TWNWeightQuantizer", "None", ""]
+    names = [*_identifiers.ALIASES, *recorded.QUANTIZERS[:1], "None", ""]
     keys = ["bit", "max_value", "backward", "dtype", "axis", "threshold", "per_channel", "initial"]
     for name, value in itertools.product(names, HOSTILE):
         yield {"class_name": name, "config": value}
@@ -217,7 +218,7 @@ def configurations():
         yield {"class_name": value}
         yield {"config": value}
         for key in ("module", "registered_name", "class_name"):
-            yield {"class_name": "twn", "config": {}, "module": "lowbit.quantizers", key: value}
+            yield {"class_name": TERNARY, "config": {}, "module": "lowbit.quantizers", key: value}
             yield {"class_name": "x", "module": "builtins", "registered_name": None, key: value}
     for name in ("__tensor__", "__lambda__", "__typespec__", "__tuple__", "function", "__numpy__"):
         for config in ({}, {"value": [1.0], "dtype": "float32"}, [1], "lambda x: x", "print"):
@@ -235,7 +236,7 @@ def test_configurations():
         else:
             assert found is None or callable(found)
     for value in HOSTILE:
-        for name in ("binary_channel", "twn"):
+        for name in ("binary_channel", TERNARY):
             outcome(lowbit.get, name, dtype=value)
             outcome(lowbit.get, name, axis=value)
 
@@ -244,17 +245,17 @@ def test_plots():
     pytest.importorskip("matplotlib")
     for value in HOSTILE:
         outcome(lowbit.plot, value)
-        outcome(lowbit.plot, "twn", value)
-        for name in ("binary_channel", "twn"):
+        outcome(lowbit.plot, TERNARY, value)
+        for name in ("binary_channel", TERNARY):
             outcome(lowbit.plot, {"class_name": name, "config": {"axis": value}})
 
 
 CALLS = {
-    "lowbit.ops.twn_weight_quantizer(x, 0.7, True, 2**63)": "axis must be an int of 32 bits, got",
-    "lowbit.ops.twn_weight_quantizer(x, 0.7, axis=np.uint64(2**63))": "axis must be an int of 32",
-    "lowbit.get({'class_name': 'twn', 'config': {'axis': 10**30}})": "axis must be an int of 32 b",
+    "lowbit.ops.absmean_weight_quantizer(x, True, 2**63)": "axis must be an int of 32 bits, got",
+    "lowbit.ops.absmean_weight_quantizer(x, axis=np.uint64(2**63))": "axis must be an int of",
+    "lowbit.get({'class_name': 'absmean', 'config': {'axis': 10**30}})": "axis must be an int of",
     r"lowbit.ops.ttq_weight_quantizer(x, s, s, 0.05, '\ud800')": "negative_gradient must be one of",
-    r"lowbit.ops.twn_weight_quantizer(x, 0.7, name='\ud800')": "name must be Unicode text, got '",
+    r"lowbit.ops.absmean_weight_quantizer(x, name='\ud800')": "name must be Unicode text, got '",
 }
 ATTRIBUTES = """
 import os
@@ -265,7 +266,7 @@ for call in {calls}:
         child = os.fork()
         if not child:
             if again:
-                lowbit.ops.twn_weight_quantizer(x, 0.7)
+                lowbit.ops.absmean_weight_quantizer(x)
                 lowbit.ops.ttq_weight_quantizer(x, s, s, 0.05)
             try:
                 eval(call)

@@ -4,6 +4,7 @@
 import keras
 import numpy as np
 import pytest
+from catalogue import TERNARY
 
 import lowbit
 from lowbit import layers
@@ -80,12 +81,12 @@ def test_with_a_quantizer_that_changes_nothing_it_computes_the_same(make):
     ],
 )
 def test_first_and_last_layer(arguments, expected):
-    clone = lowbit.keras_clone(MODELS["input"](), "twn", **arguments)
+    clone = lowbit.keras_clone(MODELS["input"](), TERNARY, **arguments)
     assert quantized(clone) == expected
 
 
 def test_nested_models():
-    clone = lowbit.keras_clone(functional(), "twn", "linear")
+    clone = lowbit.keras_clone(functional(), TERNARY, "linear")
     assert sorted(quantized(clone)) == ["deepest", "shared"]
     assert type(clone.get_layer("wrapped").layer) is keras.layers.Dense
     assert clone(X).shape == (2, 3)
@@ -107,14 +108,14 @@ def test_quantizers_and_weights():
 def test_a_clone_of_a_clone_keeps_its_quantizers_and_scales():
     clone = lowbit.keras_clone(MODELS["input"](), "ttq")
     clone.get_layer("depthwise").kernel_quantizer.positive.assign(7.0)
-    again = lowbit.keras_clone(clone, "twn", skip_first=False)
+    again = lowbit.keras_clone(clone, TERNARY, skip_first=False)
     assert repr(again.get_layer("depthwise").kernel_quantizer) == repr(lowbit.get("ttq"))
     assert again.get_layer("depthwise").kernel_quantizer.positive.numpy() == 7
-    assert again.get_layer("first").kernel_quantizer == lowbit.get("twn")
+    assert again.get_layer("first").kernel_quantizer == lowbit.get(TERNARY)
 
 
 def test_unbuilt_model():
-    clone = lowbit.keras_clone(sequential(), "twn")
+    clone = lowbit.keras_clone(sequential(), TERNARY)
     assert clone(X).shape == (2, 3)
     assert quantized(clone) == INNER
 
@@ -211,7 +212,7 @@ def test_weights_that_a_clone_has_no_place_for(weights):
     model = keras.Sequential([keras.Input([3]), layer, keras.layers.Dense(3)])
     message = f"the layer mine must make all its weights in __init__ or build, .* got .*{weights} f"
     with pytest.raises(ValueError, match=message):
-        lowbit.keras_clone(model, "twn", skip_first=False, skip_last=False)
+        lowbit.keras_clone(model, TERNARY, skip_first=False, skip_last=False)
 
 
 def test_refused_models():
@@ -220,9 +221,9 @@ def test_refused_models():
             return inputs
 
     with pytest.raises(ValueError, match="Sequential or functional, got the subclassed Subclassed"):
-        lowbit.keras_clone(Subclassed(), "twn")
+        lowbit.keras_clone(Subclassed(), TERNARY)
     with pytest.raises(TypeError, match="model must be a Keras model, got Dense"):
-        lowbit.keras_clone(keras.layers.Dense(3), "twn")
+        lowbit.keras_clone(keras.layers.Dense(3), TERNARY)
     with pytest.raises(ValueError, match="kernel_quantizer: a quantizer must be one of"):
         lowbit.keras_clone(MODELS["input"](), "ternary")
 
@@ -232,10 +233,10 @@ def test_refused_models():
 
     within = keras.Sequential([keras.Input([3]), Scaled([keras.layers.Dense(3)])])
     with pytest.raises(ValueError, match="as its layers say, got Scaled with its own call"):
-        lowbit.keras_clone(within, "twn")
+        lowbit.keras_clone(within, TERNARY)
     lora = keras.Sequential([keras.Input([3]), keras.layers.Dense(3, lora_rank=2)])
     with pytest.raises(ValueError, match="lora_rank must be None in QuantDense"):
-        lowbit.keras_clone(lora, "twn", skip_first=False, skip_last=False)
+        lowbit.keras_clone(lora, TERNARY, skip_first=False, skip_last=False)
 
 
 def dense(count):
@@ -255,14 +256,14 @@ def dense(count):
 )
 def test_nothing_to_quantize(count, arguments, message):
     with pytest.raises(ValueError, match=message):
-        lowbit.keras_clone(dense(count), "twn", **arguments)
+        lowbit.keras_clone(dense(count), TERNARY, **arguments)
 
 
 def test_no_quantizer():
     with pytest.raises(ValueError, match="kernel_quantizer or input_quantizer must be given"):
         lowbit.keras_clone(dense(3))
     assert quantized(lowbit.keras_clone(dense(3), input_quantizer="linear")) == ["dense1"]
-    clone = lowbit.keras_clone(dense(1), "twn", skip_first=False, skip_last=False)
+    clone = lowbit.keras_clone(dense(1), TERNARY, skip_first=False, skip_last=False)
     assert quantized(clone) == ["dense0"]
 
 
@@ -290,7 +291,7 @@ def subclassed(quantizer=None):
     return model
 
 
-@pytest.mark.parametrize("quantizer", ["twn", "ttq"])
+@pytest.mark.parametrize("quantizer", [TERNARY, "ttq"])
 @pytest.mark.parametrize("name", [*MODELS, "subclassed"])
 def test_weights_of_a_float_model(name, quantizer, tmp_path):
     keras.utils.set_random_seed(0)
@@ -353,14 +354,14 @@ def test_float_weights_that_lack_scales_change_nothing(tmp_path):
 @pytest.mark.parametrize("name", [*MODELS, "subclassed"])
 def test_load_weights_names_what_loads_them(name, tmp_path):
     model = subclassed() if name == "subclassed" else MODELS[name]()
-    twin = subclassed("ttq") if name == "subclassed" else lowbit.keras_clone(model, "twn")
+    twin = subclassed("ttq") if name == "subclassed" else lowbit.keras_clone(model, TERNARY)
     model.save_weights(tmp_path / "float.weights.h5")
     with pytest.raises(ValueError, match=r"loaded by lowbit.load_float_weights\(model, filepath\)"):
         twin.load_weights(tmp_path / "float.weights.h5")
 
 
 def test_weights_that_do_not_fit(tmp_path):
-    model = lowbit.keras_clone(MODELS["input"](), "twn")
+    model = lowbit.keras_clone(MODELS["input"](), TERNARY)
     model.save_weights(tmp_path / "quantized.weights.h5")
     with pytest.raises(ValueError, match="could not be loaded"):
         lowbit.load_float_weights(model, tmp_path / "quantized.weights.h5")

@@ -11,12 +11,15 @@ import threading
 import warnings
 import zipfile
 
+import catalogue
 import keras
 import numpy as np
 import pytest
+import recorded
 import reference
 import tensorflow as tf
-from conftest import DTYPES, TWN_THRESHOLD, assert_close
+from catalogue import TERNARY
+from conftest import DTYPES, assert_close
 
 import lowbit
 from lowbit import _keras, _loader, layers
@@ -57,13 +60,18 @@ LAYERS = {
         [-2],
     ),
 }
-PER_CHANNEL_TWN = {"class_name": "twn", "config": {"per_channel": True}}
-PER_CHANNEL_ABSMEAN = {"class_name": "absmean", "config": {"per_channel": True}}
+PER_CHANNEL = {"class_name": TERNARY, "config": {"per_channel": True}}
 EXPECTED = {  # what a kernel becomes, by the NumPy reference
     "binary": (lambda w, axis: reference.binary(w), "binary"),
     "binary_channel": (lambda w, axis: reference.binary(w, axis), "binary_channel"),
-    "twn": (lambda w, axis: reference.twn(w, TWN_THRESHOLD, axis), PER_CHANNEL_TWN),
-    "absmean": (lambda w, axis: reference.absmean(w, axis), PER_CHANNEL_ABSMEAN),
+    **{
+        record.name: (
+            lambda w, axis, r=record: r.outputs(w, per_channel=True, axis=axis)[0],
+            {"class_name": record.name, "config": {"per_channel": True}},
+        )
+        for record in catalogue.CHANNELS
+        if "per_channel" in record.arguments
+    },
     "ttq": (lambda w, axis: reference.ttq(w, abs(w).mean(), abs(w).mean(), 0.05), "ttq"),
     "linear": (
         lambda w, axis: reference.linear(w, 2, 0.1),
@@ -300,7 +308,7 @@ def test_quantizers_by_name_follow_the_policy(policy, name, variable, compute):
             keras.Input([8, 8, 2]),
             layers.QuantConv2D(4, 3, kernel_quantizer="ttq", input_quantizer="linear"),
             layers.Quantize(),
-            layers.QuantDepthwiseConv2D(3, kernel_quantizer=PER_CHANNEL_TWN),
+            layers.QuantDepthwiseConv2D(3, kernel_quantizer=PER_CHANNEL),
             layers.QuantSeparableConv2D(
                 2, 2, depthwise_quantizer="binary", pointwise_quantizer="binary_channel"
             ),
@@ -331,7 +339,7 @@ def test_kernels_are_quantized_before_the_cast_to_half():
     ("arguments", "dtype", "message"),
     [
         (
-            {"kernel_quantizer": lowbit.get("twn")},
+            {"kernel_quantizer": lowbit.get(TERNARY)},
             "float64",
             "kernel_quantizer must have the dtype that the layer hands it, float64, got float32",
         ),
@@ -359,7 +367,7 @@ def test_an_explicit_axis_stays(kind):
 def test_supports_jit_is_truthful():
     has_xla = _loader.xla_problem() is None
     assert layers.QuantDense(3).supports_jit
-    assert layers.QuantDense(3, kernel_quantizer="twn").supports_jit == has_xla
+    assert layers.QuantDense(3, kernel_quantizer=TERNARY).supports_jit == has_xla
     assert layers.QuantDense(3, input_quantizer="linear").supports_jit == has_xla
     assert layers.Quantize().supports_jit == has_xla
     assert layers.Quantize(lambda x: x).supports_jit == has_xla
@@ -384,8 +392,8 @@ def twice(op, grad):
 IDENTIFIERS = {
     "none": None,
     "alias": "ttq",
-    "short config": {"class_name": "twn", "config": {"threshold": 0.5}},
-    "class config": {"class_name": "TWNWeightQuantizer", "config": {"threshold": 0.5}},
+    "short config": {"class_name": TERNARY, "config": {"threshold": 0.5}},
+    "class config": {"class_name": "TTQWeightQuantizer", "config": {"threshold": 0.5}},
     "object": lowbit.ttq_weight_quantizer(0.1),
     "named backward": lowbit.binary_mean_scaling_quantizer("approx_sign"),
     "own backward": lowbit.binary_channel_wise_mean_scaling_quantizer(twice),
@@ -415,29 +423,28 @@ def test_configuration_round_trip(kind, identifier):
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 def test_aliases(dtype):
-    expected = {
-        "linear": lowbit.linear_mid_tread_half_quantizer(2, 2.0, dtype=dtype),
-        "binary": lowbit.binary_mean_scaling_quantizer(dtype=dtype),
-        "binary_channel": lowbit.binary_channel_wise_mean_scaling_quantizer(dtype=dtype, axis=-2),
-        "ttq": lowbit.ttq_weight_quantizer(dtype=dtype, initial="mean"),
-        "twn": lowbit.twn_weight_quantizer(dtype=dtype, axis=-2),
-        "absmean": lowbit.absmean_weight_quantizer(dtype=dtype, axis=-2),
-        "pact": lowbit.pact_quantizer(2, dtype=dtype),
+    defaults = {
+        "linear": {"bit": 2, "max_value": 2.0},
+        "ttq": {"initial": "mean"},
+        "pact": {"bit": 2},
     }
-    for alias in ALIASES:
-        assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(expected[alias])
-    assert lowbit.get("twn") == lowbit.twn_weight_quantizer()
+    for alias, (cls, _) in ALIASES.items():
+        axis = {"axis": -2} if "axis" in cls.parameters() else {}
+        factory = getattr(lowbit, recorded.function(cls.op_type))
+        expected = factory(dtype=dtype, **defaults.get(alias, {}), **axis)
+        assert repr(lowbit.get(alias, dtype=dtype, axis=-2)) == repr(expected)
+    assert lowbit.get(TERNARY) == lowbit.get(TERNARY)
 
 
 def test_a_factory_is_no_quantizer():
-    message = r"got the factory: call twn_weight_quantizer\(\)"
+    message = r"got the factory: call absmean_weight_quantizer\(\)"
     with pytest.raises(TypeError, match=f"kernel_quantizer: a quantizer must be .*{message}"):
-        layers.QuantDense(3, kernel_quantizer=lowbit.twn_weight_quantizer)
+        layers.QuantDense(3, kernel_quantizer=lowbit.absmean_weight_quantizer)
 
 
 def test_configuration_without_arguments():
-    for identifier in ({"class_name": "twn"}, {"class_name": "twn", "config": None}):
-        assert lowbit.get(identifier) == lowbit.get("twn")
+    for identifier in ({"class_name": TERNARY}, {"class_name": TERNARY, "config": None}):
+        assert lowbit.get(identifier) == lowbit.get(TERNARY)
 
 
 def test_variable_among_the_arguments_is_saved_as_a_number(tmp_path):
@@ -452,7 +459,7 @@ def test_variable_among_the_arguments_is_saved_as_a_number(tmp_path):
 
 
 def test_get_returns_what_quantizes_already():
-    quantizer = lowbit.twn_weight_quantizer()
+    quantizer = lowbit.get(TERNARY)
     for identifier in (None, quantizer, halve):
         assert lowbit.get(identifier) is identifier
 
@@ -467,7 +474,7 @@ def test_get_returns_what_quantizes_already():
         ),
         ({"class_name": "T"}, ValueError, "a callable, or None, got 'T'"),
         (3, TypeError, "a quantizer must be one of 'absmean', 'binary', .*, got 3"),
-        (lowbit.quantizers.TWNWeightQuantizer, TypeError, "or None, got <class"),
+        (lowbit.quantizers.TTQWeightQuantizer, TypeError, "or None, got <class"),
         (
             {"class_name": "linear", "config": {"bit": 33}},
             ValueError,
@@ -497,7 +504,7 @@ def test_bad_identifiers(identifier, error, message):
             lambda: layers.QuantDense(3, dtype="int8_from_float32"),
             "dtype must be a policy without quantization in QuantDense, got int8_from_float32",
         ),
-        (lambda: layers.QuantDense(3, pointwise_quantizer="twn"), "pointwise_quantizer"),
+        (lambda: layers.QuantDense(3, pointwise_quantizer=TERNARY), "pointwise_quantizer"),
     ],
 )
 def test_refused_arguments(make, message):
@@ -512,7 +519,7 @@ def test_an_axis_that_the_kernel_has_not(axis):
     message = r"kernel_quantizer must have an axis in \[-4, 4\) for a kernel of rank 4, got"
     with pytest.raises(ValueError, match=message):
         layers.QuantConv2D(2, 3, kernel_quantizer=config).build((None, 8, 8, 1))
-    unused = {"class_name": "twn", "config": {"axis": 7}}
+    unused = {"class_name": TERNARY, "config": {"axis": 7}}
     layers.QuantConv2D(2, 3, kernel_quantizer=unused).build((None, 8, 8, 1))
 
 
@@ -521,15 +528,15 @@ HOSTILE = [
     [],
     "",
     {},
-    {"class_name": "twn", "config": 3},
-    {"class_name": "twn", "config": {"threshold": "x"}},
-    {"class_name": "twn", "config": {"threshold": -1}},
-    {"class_name": "twn", "config": {"axis": 10**30, "per_channel": True}},
-    {"class_name": "twn", "config": {"nothing": 1}},
-    {"class_name": "twn", "config": {"dtype": "string"}},
+    {"class_name": TERNARY, "config": 3},
+    {"class_name": TERNARY, "config": {"threshold": "x"}},
+    {"class_name": TERNARY, "config": {"threshold": -1}},
+    {"class_name": TERNARY, "config": {"axis": 10**30, "per_channel": True}},
+    {"class_name": TERNARY, "config": {"nothing": 1}},
+    {"class_name": TERNARY, "config": {"dtype": "string"}},
     {"class_name": "linear", "config": {"bit": 10**30}},
     {"class_name": "linear", "config": {"max_value": None}},
-    {"class_name": ["twn"], "config": {}},
+    {"class_name": [TERNARY], "config": {}},
     {"class_name": "Adam", "module": "keras.optimizers", "config": {}},
     {"class_name": "system", "module": "os", "config": {}, "registered_name": "system"},
     {"class_name": "ttq", "config": {"initial": {"class_name": "ttq"}}},
@@ -578,7 +585,7 @@ def test_policies_that_quantize_are_refused(kind, policy, name):
     """As an argument, by name or not, set later, for all layers, and in a map of paths."""
     _, cls, arguments, shape, _ = kind
     found = known_policy(name)
-    ours = quantized_by("twn", cls)
+    ours = quantized_by(TERNARY, cls)
     built = cls(*arguments, **ours)
     built.build((None, *shape))
     message = "dtype must be a policy without quantization in Quant.*, got " + name
@@ -605,7 +612,7 @@ def test_policies_that_quantize_are_refused(kind, policy, name):
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
-@pytest.mark.parametrize("quantizer", ["twn", "ttq"])
+@pytest.mark.parametrize("quantizer", [TERNARY, "ttq"])
 def test_quantization_of_keras_leaves_the_layer_as_it_is(kind, mode, quantizer):
     _, cls, arguments, shape, _ = kind
     ours = cls(*arguments, **quantized_by(quantizer, cls))
@@ -625,7 +632,7 @@ def test_quantization_of_keras_leaves_the_layer_as_it_is(kind, mode, quantizer):
         warnings.simplefilter("always")
         model.quantize(mode)
     assert theirs.quantization_mode == mode
-    if quantizer == "twn":  # Keras asks no layer that has layers within
+    if quantizer == TERNARY:  # Keras asks no layer that has layers within
         assert any("cannot be quantized by Keras" in str(w.message) for w in caught)
     assert ours.dtype_policy.name == "float32"
     for kernel, old in zip(ours.quantized().values(), before, strict=True):
@@ -641,7 +648,7 @@ def test_calibrated_quantization_of_keras_leaves_the_layer_as_it_is(mode):
     if "quantization_layer_structure" not in parameters:
         pytest.skip(f"Keras {keras.__version__} has no {mode} of a structure")
     embedding = keras.layers.Embedding(20, 8)
-    ours = layers.QuantDense(8, kernel_quantizer="twn")
+    ours = layers.QuantDense(8, kernel_quantizer=TERNARY)
     block = keras.Sequential([ours, keras.layers.Dense(8)])
     inputs = keras.Input([6], dtype="int32")
     model = keras.Model(inputs, block(embedding(inputs)))
@@ -752,7 +759,7 @@ print(type(own) is Own, pickle.loads(written).name)
 
 def test_keras_that_is_imported_after_lowbit(tmp_path):
     """As in a program of Keras 2, which TensorFlow then takes for its own, that loads a model."""
-    model = keras.Sequential([keras.Input([4]), layers.QuantDense(2, kernel_quantizer="twn")])
+    model = keras.Sequential([keras.Input([4]), layers.QuantDense(2, kernel_quantizer=TERNARY)])
     model.save(tmp_path / "model.keras")
     quantizer = lowbit.ttq_weight_quantizer(initial=2.0)
     quantizer(keras.Variable(np.ones(2, np.float32)))
@@ -766,7 +773,7 @@ def test_keras_that_is_imported_after_lowbit(tmp_path):
     assert result.stdout.splitlines() == [
         f"{quantizer.name} [3.0, 3.0]",
         "False False",
-        repr(lowbit.get("twn")),
+        repr(lowbit.get(TERNARY)),
         "3 True",
         f"True {quantizer.name}",
     ], result.stderr

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from catalogue import TERNARY
 
 import lowbit
 from lowbit import _loader, layers
@@ -24,7 +25,7 @@ class Subclassed(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.first = layers.QuantConv2D(4, 3, kernel_quantizer="ttq", input_quantizer="linear")
-        self.last = layers.QuantDense(3, kernel_quantizer="twn")
+        self.last = layers.QuantDense(3, kernel_quantizer=TERNARY)
 
     def call(self, inputs):
         return self.last(keras.ops.mean(self.first(inputs), (1, 2)))
@@ -45,7 +46,7 @@ def sequential():
                 4, 3, depthwise_quantizer="binary_channel", pointwise_quantizer="ttq"
             ),
             keras.layers.GlobalAveragePooling2D(),
-            layers.QuantDense(3, kernel_quantizer="twn", input_quantizer="linear"),
+            layers.QuantDense(3, kernel_quantizer=TERNARY, input_quantizer="linear"),
         ]
     )
 

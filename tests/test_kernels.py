@@ -270,7 +270,7 @@ def test_every_remainder_between_guard_pages(library, dtype):
 @pytest.mark.usefixtures("streaming")
 @pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
 def test_tiles_and_segments_between_guard_pages(library, kernel, dtype):
-    walk(library, kernel, dtype, [*REMAINDERS[::9], *OTHERS] if kernel == "twn" else OTHERS)
+    walk(library, kernel, dtype, OTHERS if kernel == "binary" else [*REMAINDERS[::9], *OTHERS])
 
 
 @pytest.mark.usefixtures("streaming")

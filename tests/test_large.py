@@ -3,6 +3,7 @@
 
 import math
 
+import catalogue
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,12 +21,9 @@ def test_the_mean_of_many_equal_values_is_that_value(dtype):
     value = tf.constant(0.1, dtype)
     x = tf.fill([MANY], value)
     one = tf.ones([], dtype)
-    for op in (
-        ops.binary_mean_scaling_quantizer,
-        lambda x: ops.twn_weight_quantizer(x, 0.7),
-        ops.absmean_weight_quantizer,
-    ):
-        assert tf.reduce_all(op(x) == value)
+    for record in catalogue.QUANTIZERS:
+        if not (record.is_exact or record.name == "binary_channel_wise"):
+            assert tf.reduce_all(record.call(ops, x) == value), record.name
     assert tf.reduce_all(ops.ttq_weight_quantizer(x, one, one, 0.05) == one)
 
 
@@ -51,12 +49,12 @@ def test_float64_sums(equal):
     x = np.full(n, 0.1) if equal else np.random.default_rng(0).lognormal(sigma=3, size=n)
     total = math.fsum(x)
     one = tf.ones([], tf.float64)
-    column = x[:, None]
+    column, ternary = x[:, None], catalogue.BY_NAME[catalogue.TERNARY]
     for mean in (
         ops.binary_mean_scaling_quantizer(x),
         ops.binary_channel_wise_mean_scaling_quantizer(column)[:, 0],
-        ops.twn_weight_quantizer(x, 0.0),
-        ops.twn_weight_quantizer(column, 0.0, per_channel=True)[:, 0],
+        ternary.call(ops, x, threshold=0.0),
+        ternary.of_channels(ops, column, threshold=0.0)[:, 0],
     ):
         assert math.isclose(n * mean.numpy()[0], total, rel_tol=FLOAT64_RELATIVE_ERROR)
     _, d_positive, _ = ops.ttq_weight_quantizer_grad(x, x, one, one, 0.0)

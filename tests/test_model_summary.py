@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from catalogue import TERNARY
 
 import lowbit
 from lowbit import __main__, layers
@@ -28,13 +29,13 @@ def network():
                 5,
                 2,
                 depthwise_quantizer="binary_channel",
-                pointwise_quantizer=lowbit.twn_weight_quantizer(per_channel=True),
+                pointwise_quantizer={"class_name": TERNARY, "config": {"per_channel": True}},
                 input_quantizer={"class_name": "linear", "config": {"bit": 4}},
                 name="separable",
             ),  # 2 x 2
             layers.QuantConv2DTranspose(3, 2, kernel_quantizer="binary", name="transposed"),
             keras.layers.Flatten(),
-            layers.QuantDense(10, kernel_quantizer="twn", name="dense"),
+            layers.QuantDense(10, kernel_quantizer=TERNARY, name="dense"),
             layers.QuantDense(
                 4,
                 kernel_quantizer={"class_name": "absmean", "config": {"per_channel": True}},
@@ -53,7 +54,7 @@ EXPECTED = {
     "norm": ([], None, [], 32, 128, 128, {}),
     # 32 weights of 1 bit with 8 scales, 40 of 2 bits with 5 scales, 5 biases.
     "separable": (
-        ["binary_channel", "twn"],
+        ["binary_channel", TERNARY],
         "linear",
         [1, 2],
         77,
@@ -64,7 +65,7 @@ EXPECTED = {
     # 60 weights of 1 bit, one scale, 3 biases; each of 2 x 2 inputs meets every weight.
     "transposed": (["binary"], None, [1], 63, 8 + 4 + 12, 4 * 63, {"1x32": 4 * 60}),
     # 270 weights of 2 bits, one scale, 10 biases.
-    "dense": (["twn"], None, [2], 280, 68 + 4 + 40, 4 * 280, {"2x32": 270}),
+    "dense": ([TERNARY], None, [2], 280, 68 + 4 + 40, 4 * 280, {"2x32": 270}),
     # 40 weights of 2 bits, 4 scales, 4 biases.
     "last": (["absmean"], None, [2], 44, 10 + 16 + 16, 4 * 44, {"2x32": 40}),
 }
@@ -165,7 +166,7 @@ def test_subclassed_model():
 
 def test_time_steps():
     """A layer or model within TimeDistributed is called once a step, with the bits of its input."""
-    inner = keras.Sequential([keras.Input([4]), layers.QuantDense(2, kernel_quantizer="twn")])
+    inner = keras.Sequential([keras.Input([4]), layers.QuantDense(2, kernel_quantizer=TERNARY)])
     quantize = layers.Quantize({"class_name": "linear", "config": {"bit": 4}})
     for steps, expected in ((5, {"2x4": 5 * 8}), (None, None)):
         inputs = keras.Input([steps, 4])
@@ -225,7 +226,7 @@ class Cell(keras.layers.Layer):
     def __init__(self):
         super().__init__()
         self.state_size = 3
-        self.dense = layers.QuantDense(3, kernel_quantizer="twn", name="dense")
+        self.dense = layers.QuantDense(3, kernel_quantizer=TERNARY, name="dense")
 
     def build(self, shape):
         self.dense.build(shape)
@@ -317,7 +318,7 @@ def test_bits_that_are_a_variable():
 
 def test_half():
     model = keras.Sequential(
-        [keras.Input([3]), layers.QuantDense(2, kernel_quantizer="twn", dtype="mixed_float16")]
+        [keras.Input([3]), layers.QuantDense(2, kernel_quantizer=TERNARY, dtype="mixed_float16")]
     )
     assert lowbit.summary(model).layers[0].macs == {"2x16": 6}
 

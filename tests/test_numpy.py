@@ -14,13 +14,17 @@ import threading
 import time
 from fractions import Fraction
 
+import catalogue
 import ml_dtypes
 import numpy as np
 import pytest
 import reference
 from kernels import (
+    CHANNEL_KERNELS,
     DTYPES,
     GRADIENT_KERNELS,
+    KERNELS,
+    RECORDS,
     TASK,
     Cpu,
     check,
@@ -40,26 +44,7 @@ LIBRARY = ROOT / "build/liblowbit_kernels_test.so"
 # The kernels use threads from 262144 elements on.
 SIZES = (0, 1, 15, 16, 17, 4095, 4096, 4097, 262145, 20 * TASK + 4103)
 SHAPE = (3, 5, 4, 6)
-# A call of each kernel with the hyper-parameters that tests/kernels.py gives by default.
-CALLS = {
-    "linear": lambda x, **k: lowbit_numpy.linear_mid_tread_half_quantizer(x, 2, 0.7, **k),
-    "linear_grad": lambda dy, x, **k: lowbit_numpy.linear_mid_tread_half_quantizer_grad(
-        dy, x, 0.7, **k
-    ),
-    "binary": lowbit_numpy.binary_mean_scaling_quantizer,
-    "ttq": lambda w, p, n, **k: lowbit_numpy.ttq_weight_quantizer(w, p[0], n[0], 0.7, **k),
-    "ttq_grad": lambda dy, w, p, n, **k: lowbit_numpy.ttq_weight_quantizer_grad(
-        dy, w, p[0], n[0], 0.7, **k
-    ),
-    "twn": lowbit_numpy.twn_weight_quantizer,
-    "absmean": lowbit_numpy.absmean_weight_quantizer,
-    "pact_grad": lambda dy, x, **k: lowbit_numpy.pact_quantizer_grad(dy, x, 0.7, **k),
-}
-CHANNEL_CALLS = {
-    "binary": lowbit_numpy.binary_channel_wise_mean_scaling_quantizer,
-    "twn": lambda w, axis=-1, **k: lowbit_numpy.twn_weight_quantizer(w, 0.7, True, axis, **k),
-    "absmean": lambda w, axis=-1, **k: lowbit_numpy.absmean_weight_quantizer(w, True, axis, **k),
-}
+KERNEL_ARGUMENTS = {"max_value": 0.7, "threshold": 0.7}  # those of tests/kernels.py
 
 
 @pytest.fixture(params=DTYPES.values(), ids=DTYPES)
@@ -67,7 +52,7 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=CALLS)
+@pytest.fixture(params=KERNELS)
 def kernel(request):
     return request.param
 
@@ -80,9 +65,17 @@ def device():
     return Cpu(ctypes.CDLL(str(LIBRARY)))
 
 
-def call(kernel, inputs, **options):
-    """The outputs of a function of lowbit_numpy, as a list."""
-    result = CALLS[kernel](*inputs, **options)
+def call(kernel, inputs, module=lowbit_numpy, axis=None, **options):
+    """The outputs of a kernel's function, for the whole tensor or for each channel."""
+    record = RECORDS[kernel]
+    if axis is None and "per_channel" not in record.arguments and record.has_channels:
+        record = catalogue.BY_NAME[kernel]  # another op
+    tensors, scales = inputs[: len(record.tensors)], inputs[len(record.tensors) :]
+    arguments = {n: v for n, v in KERNEL_ARGUMENTS.items() if n in record.arguments}
+    arguments |= {n: s[0] for n, s in zip(catalogue.SCALES, scales, strict=False)}
+    if record.has_channels and axis is not None:
+        arguments |= {n: True for n in record.arguments if n == "per_channel"} | {"axis": axis}
+    result = record.call(module, *tensors, **arguments, **options)
     return list(result) if isinstance(result, tuple) else [result]
 
 
@@ -110,18 +103,6 @@ def test_bits_of_the_kernels(device, kernel, dtype):
             assert bytes_of(call(kernel, inputs, threads=threads)) == expected
 
 
-OPS = {
-    "linear": lambda ops, x: ops.linear_mid_tread_half_quantizer(x, 2, 0.7),
-    "linear_grad": lambda ops, dy, x: ops.linear_mid_tread_half_quantizer_grad(dy, x, 0.7),
-    "binary": lambda ops, x: ops.binary_mean_scaling_quantizer(x),
-    "ttq": lambda ops, w, p, n: ops.ttq_weight_quantizer(w, p[0], n[0], 0.7),
-    "ttq_grad": lambda ops, dy, w, p, n: ops.ttq_weight_quantizer_grad(dy, w, p[0], n[0], 0.7),
-    "twn": lambda ops, w: ops.twn_weight_quantizer(w, 0.7),
-    "absmean": lambda ops, w: ops.absmean_weight_quantizer(w),
-    "pact_grad": lambda ops, dy, x: ops.pact_quantizer_grad(dy, x, 0.7),
-}
-
-
 def test_bits_of_the_ops(kernel, dtype):
     import tensorflow as tf
 
@@ -130,12 +111,11 @@ def test_bits_of_the_ops(kernel, dtype):
     for size in SIZES:
         inputs = random_inputs(kernel, size, dtype, seed=size + 1)
         with tf.device("/CPU:0"):
-            expected = OPS[kernel](ops, *inputs)
-        expected = expected if isinstance(expected, tuple) else [expected]
+            expected = call(kernel, inputs, ops)
         assert bytes_of(call(kernel, inputs)) == bytes_of([y.numpy() for y in expected])
 
 
-@pytest.mark.parametrize("kernel", CHANNEL_CALLS)
+@pytest.mark.parametrize("kernel", CHANNEL_KERNELS)
 @pytest.mark.parametrize("axis", [-4, -2, -1, 0, 1, np.int64(2), 3])
 def test_channels(device, kernel, axis, dtype):
     layout = tuple(
@@ -143,7 +123,7 @@ def test_channels(device, kernel, axis, dtype):
     )
     inputs = decided_inputs(kernel, int(np.prod(SHAPE)), dtype, layout)
     hyper = float(reference.compute_type(dtype)(0.7))
-    y = CHANNEL_CALLS[kernel](inputs[0].reshape(SHAPE), axis=axis)
+    (y,) = call(kernel, [inputs[0].reshape(SHAPE)], axis=axis)
     assert y.shape == SHAPE
     check(kernel, inputs, [y.ravel()], layout=layout)
     assert bytes_of([y]) == bytes_of(run(device, kernel, inputs, layout=layout, hyper=hyper))
@@ -151,9 +131,9 @@ def test_channels(device, kernel, axis, dtype):
 
 @pytest.mark.parametrize("shape", [(0,), (0, 5, 3), (5, 0, 3), (5, 3, 0)])
 def test_empty_channels(shape, dtype):
-    for function in CHANNEL_CALLS.values():
+    for kernel in CHANNEL_KERNELS:
         for axis in range(len(shape)):
-            y = function(np.empty(shape, dtype), axis=axis)
+            (y,) = call(kernel, [np.empty(shape, dtype)], axis=axis)
             assert (y.shape, y.dtype) == (shape, dtype)
 
 
@@ -166,8 +146,8 @@ def test_empty_channels_take_no_memory(shape, axis):
     x = np.empty(shape, np.float16)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    for function in CHANNEL_CALLS.values():
-        assert function(x, axis=axis).shape == shape
+    for kernel in CHANNEL_KERNELS:
+        assert call(kernel, [x], axis=axis)[0].shape == shape
     assert time.perf_counter() - start < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from catalogue import TERNARY
 
 import lowbit
 
@@ -17,7 +18,7 @@ QUANTIZERS = {
     "binary": lowbit.binary_mean_scaling_quantizer("approx_sign"),
     "channel": lowbit.binary_channel_wise_mean_scaling_quantizer(axis=-2),
     "channel, axis 0": lowbit.binary_channel_wise_mean_scaling_quantizer(axis=0),
-    "half": lowbit.twn_weight_quantizer(dtype="half"),
+    "half": lowbit.get(TERNARY, dtype="half"),
     "ttq": "ttq",
     "absmean": "absmean",
     "pact": "pact",
@@ -80,14 +81,14 @@ def test_trained_scales_are_shown_and_missing_ones_not_made():
 
 def test_refusals(monkeypatch):
     with pytest.raises(ValueError, match="values must be finite"):
-        lowbit.plot("twn", [1.0, float("nan")])
+        lowbit.plot(TERNARY, [1.0, float("nan")])
     with pytest.raises(ValueError, match=r"values must not be empty, got shape \(0, 3\)"):
-        lowbit.plot("twn", np.zeros([0, 3]))
+        lowbit.plot(TERNARY, np.zeros([0, 3]))
     for values in ("text", object(), [[1.0], [2.0, 3.0]], [1.0, None]):
         with pytest.raises(TypeError, match="values must be numbers, got "):
-            lowbit.plot("twn", values)
+            lowbit.plot(TERNARY, values)
     with pytest.raises(TypeError, match=r"quantizer must be one that lowbit\.get finds, got None"):
         lowbit.plot(None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"lowbit\.plot needs matplotlib: python -m pip"):
-        lowbit.plot("twn")
+        lowbit.plot(TERNARY)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import recorded
 import tensorflow as tf
+from catalogue import TERNARY
 from conftest import assert_close, gradient_of, random_array
 
 import lowbit
@@ -47,7 +48,7 @@ EXAMPLES = {  # as written, and what is equal to nothing else here
     "ttq": lambda: lowbit.ttq_weight_quantizer(),
     "ttq_paper": lambda: lowbit.ttq_weight_quantizer(negative_gradient="paper"),
     "ttq_mean": lambda: lowbit.ttq_weight_quantizer(0.1, initial="mean"),
-    "twn": lambda: lowbit.twn_weight_quantizer(),
+    TERNARY: lambda: lowbit.get(TERNARY),
     "twn_per_channel": lambda: lowbit.twn_weight_quantizer(0.5, per_channel=True, axis=0),
     "absmean": lambda: lowbit.absmean_weight_quantizer(),
     "absmean_per_channel": lambda: lowbit.absmean_weight_quantizer(per_channel=True, axis=0),
@@ -300,7 +301,7 @@ def test_comparison_takes_no_longer_than_that_of_a_few_tuples(name):
 
 
 def test_equality_follows_the_attributes():
-    quantizer, other = lowbit.get("twn"), lowbit.get("twn")
+    quantizer, other = lowbit.get(TERNARY), lowbit.get(TERNARY)
     before = hash(quantizer)
     quantizer.threshold = 0.5
     assert quantizer != other

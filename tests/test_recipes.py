@@ -91,7 +91,7 @@ def test_signature(op):
 
 
 @needs_library
-@pytest.mark.parametrize(("op", "dtype"), [(b"TWN", 2), (b"TWNWeightQuantizer", 4)])
+@pytest.mark.parametrize(("op", "dtype"), [(b"TTQ", 2), (b"TTQWeightQuantizer", 4)])
 def test_unknown_op_ends_the_process(op, dtype):
     code = (
         "import ctypes, kernels\n"

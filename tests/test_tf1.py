@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import recorded
 import tensorflow as tf
+from catalogue import TERNARY
 from tensorflow.python.framework import op_def_registry
 
 import lowbit
@@ -37,8 +38,8 @@ FACTORIES = {  # factory, y and dL/dx for dL/dy = 1, 2, 3, 4, all on X
         [[-0.5, 0], [0.5, 0]],
         [[0.5, 2], [1.5, 4]],
     ),
-    "twn": (
-        lambda: lowbit.twn_weight_quantizer(threshold=0.75),
+    "ternary": (
+        lambda: lowbit.get({"class_name": TERNARY, "config": {"threshold": 0.75}}),
         [[-1.5, 0], [1.5, 0]],
         [[1, 2], [3, 4]],
     ),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """tf.vectorized_map: the bits of single calls, in one op where there is one, else in a loop."""
 
+import catalogue
 import numpy as np
 import pytest
 import recorded
@@ -69,9 +70,12 @@ def test_an_unknown_size_is_a_loop():
         (lambda x, m: linear(x, BIT, m), [[[0.3, 1.7], [0.3, 1.7]], [1.0, 3.0]]),
         (lambda m: linear(tf.constant([0.3, 1.7]), BIT, m), [[1.0, 3.0]]),
         (linear_grad, [[[5.0, 7.0]] * 2, [[0.3, 1.7]] * 2, [1.0, 3.0]]),
-        (lambda w, t: ops.twn_weight_quantizer(w, t), [np.ones([2, 300]), [0.5, 1.5]]),
+        (
+            lambda w, t: catalogue.BY_NAME[catalogue.TERNARY].call(ops, w, threshold=t),
+            [np.ones([2, 300]), [0.5, 1.5]],
+        ),
     ],
-    ids=["bit", "max_value", "max_value_alone", "gradient", "twn_threshold"],
+    ids=["bit", "max_value", "max_value_alone", "gradient", "threshold"],
 )
 def test_a_scalar_that_varies_is_a_loop(function, elements):
     check(

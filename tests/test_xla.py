@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ops compiled by XLA, against the CPU kernels: results, gradients, graphs, errors."""
 
+import functools
 import os
 import re
 import subprocess
 import sys
 
+import catalogue
 import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import (
-    BIT,
     MAX_VALUE,
     NEGATIVE,
     ON_GPU,
@@ -24,7 +25,7 @@ from conftest import (
     gradient_of,
     random_array,
 )
-from test_forward import BITS, CHANNEL_SHAPES, CHANNEL_THRESHOLD, MAX_VALUES, near_ties
+from test_forward import BITS, CHANNEL_SHAPES, MAX_VALUES, near_ties
 
 import lowbit
 from lowbit import _loader, ops
@@ -40,47 +41,17 @@ EMPTY = [(0,), (0, 5), (5, 0), (2, 0, 3)]
 # The last three: below where reductions are folded, just there, and with a rest.
 XLA_SIZES = [1, 17, 4097, 32767, 32768, SIZES[-1]]
 XLA_CHANNEL_SHAPES = CHANNEL_SHAPES[::2]
+_WRONG = {
+    "bit": ((0, 33, -1), "bit must be in 1..32"),
+    "max_value": ((0.0, -1.0, np.nan, np.inf), "max_value must be finite and > 0"),
+    "threshold": ((-0.1, np.inf, np.nan), r"threshold must be (finite and >= 0|in \[0, 1\))"),
+}
+# By op and argument: a function of x and the argument, wrong values, and the message.
 HYPER_PARAMETERS = {
-    "bit": (
-        lambda x, bit: ops.linear_mid_tread_half_quantizer(x, bit, MAX_VALUE),
-        (0, 33, -1),
-        "bit must be in 1..32",
-    ),
-    "max_value": (
-        lambda x, value: ops.linear_mid_tread_half_quantizer(x, BIT, value),
-        (0.0, -1.0, np.nan, np.inf),
-        "max_value must be finite and > 0",
-    ),
-    "max_value_of_gradient": (
-        lambda x, value: ops.linear_mid_tread_half_quantizer_grad(x, x, value),
-        (0.0, np.nan),
-        "max_value must be finite and > 0",
-    ),
-    "max_value_of_pact": (
-        lambda x, value: ops.pact_quantizer(x, BIT, value),
-        (0.0, np.inf),
-        "max_value must be finite and > 0",
-    ),
-    "max_value_of_pact_gradient": (
-        lambda x, value: ops.pact_quantizer_grad(x, x, value),
-        (-1.0, np.nan),
-        "max_value must be finite and > 0",
-    ),
-    "ttq_threshold": (
-        lambda x, value: ops.ttq_weight_quantizer(x, 1.0, 1.0, value),
-        (-0.1, 1.0, np.nan),
-        r"threshold must be in \[0, 1\)",
-    ),
-    "ttq_threshold_of_gradient": (
-        lambda x, value: ops.ttq_weight_quantizer_grad(x, x, 1.0, 1.0, value),
-        (1.0,),
-        r"threshold must be in \[0, 1\)",
-    ),
-    "twn_threshold": (
-        ops.twn_weight_quantizer,
-        (-0.1, np.inf, np.nan),
-        "threshold must be finite and >= 0",
-    ),
+    f"{record.name}, {name}": (record.taking(ops, name), *_WRONG[name])
+    for record in catalogue.RECORDS
+    for name in catalogue.NUMBERS
+    if name in record.arguments
 }
 
 
@@ -118,9 +89,8 @@ def test_large_tensor_is_folded_once(quantizer):
 def test_channel_axes(dtype):
     def quantize(*arrays):
         for x, (_, axis) in zip(arrays, XLA_CHANNEL_SHAPES, strict=True):
-            yield ops.binary_channel_wise_mean_scaling_quantizer(x, axis=axis)
-            yield ops.twn_weight_quantizer(x, CHANNEL_THRESHOLD, per_channel=True, axis=axis)
-            yield ops.absmean_weight_quantizer(x, per_channel=True, axis=axis)
+            for record in catalogue.CHANNELS:
+                yield record.of_channels(ops, x, axis)
 
     arrays = [tf.constant(random_array(shape, dtype, seed=1)) for shape, _ in XLA_CHANNEL_SHAPES]
     check(lambda *xs: list(quantize(*xs)), *arrays, exact=False)
@@ -234,11 +204,7 @@ def test_bounded_dynamic_channels():
 
     def quantize(x):
         columns = tf.transpose(tf.boolean_mask(tf.transpose(x), kept))
-        return [
-            ops.binary_channel_wise_mean_scaling_quantizer(columns),
-            ops.twn_weight_quantizer(columns, CHANNEL_THRESHOLD, per_channel=True),
-            ops.absmean_weight_quantizer(columns, per_channel=True),
-        ]
+        return [record.of_channels(ops, columns) for record in catalogue.CHANNELS]
 
     check(quantize, tf.constant(x), exact=False)
 
@@ -250,11 +216,7 @@ def test_bounded_dynamic_channels_of_any_axis():
 
         def quantize(x, axis=axis):
             rows = tf.boolean_mask(x, kept)
-            return [
-                ops.binary_channel_wise_mean_scaling_quantizer(rows, axis=axis),
-                ops.twn_weight_quantizer(rows, CHANNEL_THRESHOLD, per_channel=True, axis=axis),
-                ops.absmean_weight_quantizer(rows, per_channel=True, axis=axis),
-            ]
+            return [record.of_channels(ops, rows, axis) for record in catalogue.CHANNELS]
 
         check(quantize, tf.constant(x), exact=False)
 
@@ -264,11 +226,8 @@ def test_empty_channels_take_no_memory(shape):
     """Statistics of 2^28 channels would take gigabytes, and the time to write them."""
     x = tf.zeros(shape, tf.half)
     for axis in range(len(shape)):
-        for quantize in (
-            lambda x, a=axis: ops.binary_channel_wise_mean_scaling_quantizer(x, axis=a),
-            lambda x, a=axis: ops.twn_weight_quantizer(x, 0.7, per_channel=True, axis=a),
-            lambda x, a=axis: ops.absmean_weight_quantizer(x, per_channel=True, axis=a),
-        ):
+        for record in catalogue.CHANNELS:
+            quantize = functools.partial(record.of_channels, ops, axis=axis)
             assert by_xla(quantize, x).shape == shape
 
 
@@ -339,7 +298,7 @@ found = config_pb2.RunMetadata()
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     x = tf.compat.v1.placeholder(tf.float32, [6, 3])
     one = tf.constant(1.0)
-    y = ops.linear_mid_tread_half_quantizer(x + 1, 2, 2.0) + ops.twn_weight_quantizer(x, 0.7)
+    y = ops.linear_mid_tread_half_quantizer(x + 1, 2, 2.0) + ops.absmean_weight_quantizer(x)
     y += ops.binary_mean_scaling_quantizer(x) + ops.ttq_weight_quantizer(x, one, one, 0.1)
     y += ops.binary_channel_wise_mean_scaling_quantizer(x)
     gradient = tf.gradients(y, x)[0]
@@ -415,7 +374,7 @@ def test_bad_shapes_are_errors():
             r"axis must be in \[-2, 2\)",
         ),
         (
-            lambda x, _: ops.twn_weight_quantizer(x, 0.7, per_channel=True),
+            lambda x, _: ops.absmean_weight_quantizer(x, per_channel=True),
             (tf.ones([]), x),
             "must have a channel axis",
         ),

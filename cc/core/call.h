@@ -35,10 +35,10 @@ class Values {
 // What an op takes and gives, each in the op's order.
 struct Call {
   Values<const void*> inputs;  // tensors and scalars of the dtype
-  Values<void*> outputs;  // numbers of the compute type
-  Values<double> numbers;  // bit, max_value, threshold
-  Values<int> choices;     // attributes that are one of a few words, as indices
-  Layout layout;           // of the tensors; an op of one channel takes its size alone
+  Values<void*> outputs;       // numbers of the compute type
+  Values<double> numbers;      // bit, max_value, threshold
+  Values<int> choices;         // attributes that are one of a few words, as indices
+  Layout layout;               // of the tensors; an op of one channel takes its size alone
 };
 
 // Answers an op's Bind.

@@ -79,8 +79,8 @@ class LaneStats {
  private:
   // From one field's lanes to the next's. Loads and stores are of whole vectors. Of long rows they
   // are pages apart, and a line: a load waits for an earlier store to the same place of another
-  // page, so elsewhere some field would be at that of y, which made TWN of 512 channels 10 %
-  // slower.
+  // page, so elsewhere some field would be at that of y, which made three values of 512 channels
+  // 10 % slower.
   static int64_t Stride(int64_t width) {
     constexpr int64_t kPage = 4096 / sizeof(C);
     const int64_t lanes = width + Vec<C>::kLanes;

@@ -200,7 +200,8 @@ template <class Recipe>
 cudaError_t LaunchCuda(const Recipe& recipe, const CudaRuntime& runtime) {
   const cuda::Gpu* gpu;
   if (const cudaError_t error = cuda::CurrentGpu(&gpu)) return cuda::Cleared(error);
-  constexpr bool kReduces = !std::is_empty_v<typename Recipe::Stats> || cuda::kFinishesOutputs<Recipe>;
+  constexpr bool kReduces =
+      !std::is_empty_v<typename Recipe::Stats> || cuda::kFinishesOutputs<Recipe>;
   if constexpr (!kReduces) {
     return cuda::Cleared(cuda::LaunchAsPasses(recipe, *gpu, cuda::Scratch{}, runtime.stream));
   } else {

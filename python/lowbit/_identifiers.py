@@ -19,13 +19,14 @@ def get(
     """The quantizer that an identifier stands for.
 
     `"linear"` has 2 bits and a maximum of 2, as Blueoil's networks; `"ttq"` starts its scales at
-    the mean of the absolute weights; `"binary"`, `"binary_channel"`, `"twn"` and `"absmean"` have
-    the defaults of their factories.
+    the mean of the absolute weights; all others have the
+    defaults of their factories, and `"pact"` 2 bits.
 
     Args:
         identifier: One of
 
-            - an alias: `"linear"`, `"binary"`, `"binary_channel"`, `"ttq"`, `"twn"`, `"absmean"`;
+            - an alias, such as `"linear"` or `"ttq"`: docs/keras.md and the error for an unknown
+              one have all;
             - a configuration: `{"class_name": alias or class, "config": arguments}`, which may omit
               arguments, or what `keras.saving.serialize_keras_object` made;
             - a quantizer, or any other callable, or None: returned as it is.

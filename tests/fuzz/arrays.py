@@ -9,7 +9,7 @@ from cases import Fault
 
 import lowbit_numpy
 
-FUNCTIONS = [f for f in quantizers.FUNCTIONS if f.in_numpy]
+FUNCTIONS = list(quantizers.catalogue.RECORDS)
 ERRORS = (TypeError, ValueError, MemoryError)
 WRONG_THREADS = (0, -1, 1.5, "2", True, 10**30 * 1j, [1], float("nan"))
 THREADS = concurrent.futures.ThreadPoolExecutor(4)
@@ -48,7 +48,7 @@ def numpy(case):
 
 
 def _run(case, call, arguments, out, must_fail):
-    function = getattr(lowbit_numpy, call.function.name)
+    function = getattr(lowbit_numpy, call.function.function)
 
     def describe():
         flags = {n: _kind(a) for n, a in arguments.items() if n not in call.parameters}

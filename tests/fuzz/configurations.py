@@ -15,6 +15,7 @@ import numpy as np
 import quantizers
 import tensorflow as tf
 from cases import Fault
+from catalogue import TERNARY
 
 import lowbit
 from lowbit import _identifiers
@@ -28,7 +29,7 @@ VALUES = (
     *(10**400, 0.0, 0.5, 0.7, 1.0, 2.0, -1.0, 1e-45, 1e39, float("nan"), float("inf"), "", "mean"),
     *("exact", "paper", "float32", "half", "float64", "int32", "\ud800", "x" * 1000, "clipped"),
     *("straight_through", "os.system", "__import__", [], [1], {}, {"a": 1}, ((),), b"", 1j, object),
-    *({"class_name": "twn"}, {"class_name": "function", "config": "system", "module": "os"}),
+    *({"class_name": TERNARY}, {"class_name": "function", "config": "system", "module": "os"}),
     {"class_name": "__lambda__", "config": {"value": "", "defaults": None, "closure": None}},
 )
 NAMES = (
@@ -67,7 +68,9 @@ def configurations(case):
 
 def _identifier(case):
     if case.one_in(8):
-        return case.pick((*ALIASES, *VALUES, lowbit.twn_weight_quantizer, tf.keras.layers.Dense))
+        return case.pick(
+            (*ALIASES, *VALUES, lowbit.absmean_weight_quantizer, tf.keras.layers.Dense)
+        )
     name = case.pick((*ALIASES, *CLASSES)) if not case.one_in(15) else case.pick(VALUES)
     config = {}
     for argument in OF_CLASS.get(name, NAMES) if isinstance(name, str) else NAMES:
@@ -208,7 +211,7 @@ def _is_foreign(identifiers):
 def _file(case):
     """A .keras file, some of whose configuration was replaced."""
     model = keras.Sequential(
-        [keras.Input([4]), lowbit.layers.QuantDense(3, kernel_quantizer="twn")]
+        [keras.Input([4]), lowbit.layers.QuantDense(3, kernel_quantizer=TERNARY)]
     )
     identifier = _identifier(case)
     with tempfile.TemporaryDirectory() as folder:

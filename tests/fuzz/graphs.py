@@ -7,6 +7,7 @@ are, and converted. No crash, and of the conversion no other exception than it d
 
 import contextlib
 
+import catalogue
 import numpy as np
 import recorded
 import tensorflow as tf
@@ -33,8 +34,7 @@ FUNCTIONS = (
     "BinaryMeanScalingQuantizer",
     "QTZ_binary_mean_scaling",
     "QTZ_binary_channel_wise_mean_scaling",
-    "ttq_weight_quantizer",
-    "twn_weight_quantizer",
+    *(record.function for record in catalogue.QUANTIZERS if record.tensors == ("weights",)),
     "other",
 )
 BODY = (

@@ -5,9 +5,9 @@ import dataclasses
 import decimal
 import fractions
 import math
-from collections.abc import Callable
 from typing import Any
 
+import catalogue
 import ml_dtypes
 import numpy as np
 import reference
@@ -15,110 +15,21 @@ import reference
 DTYPES = [np.dtype(d) for d in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
 NAN, INF = float("nan"), float("inf")
 SIZES = (0, 1, 2, 3, 7, 16, 33, 64, 65, 255, 256, 257, 1000, 4097)
-# Bytes of TWN's statistics for that many channels wrap around; half alone allows such a shape.
+# Bytes of ternary statistics for that many channels wrap around; half alone allows such a shape.
 HUGE = 1537228672809129302
 # Sums beyond it may overflow in one order and not in another.
 LARGEST_SUM = 1e308
 SPECIAL = (0.0, -0.0, 6e-8, -6e-8, 1e-40, -1e-40, 5e-324, 65504.0, 3.3e38, -3.3e38, 1e300, NAN, INF)
 
 
-@dataclasses.dataclass(frozen=True)
-class Function:
-    """A quantizer or gradient: the names of its arguments, and its results by the reference."""
-
-    name: str
-    tensors: tuple[str, ...]
-    parameters: tuple[str, ...]
-    expected: Callable[[dict[str, Any]], list[np.ndarray]]
-    is_exact: bool = True  # element-wise steps only: the same bits
-    in_numpy: bool = True
-
-
-def _axis(a):
-    return a["axis"] if a.get("per_channel", True) else None
-
-
-FUNCTIONS = [
-    Function(
-        "linear_mid_tread_half_quantizer",
-        ("x",),
-        ("bit", "max_value"),
-        lambda a: [reference.linear(a["x"], a["bit"], a["max_value"])],
-    ),
-    Function(
-        "linear_mid_tread_half_quantizer_grad",
-        ("dy", "x"),
-        ("max_value",),
-        lambda a: [reference.linear_grad(a["dy"], a["x"], a["max_value"])],
-    ),
-    Function(
-        "binary_mean_scaling_quantizer",
-        ("x",),
-        (),
-        lambda a: [reference.binary(a["x"])],
-        is_exact=False,
-    ),
-    Function(
-        "binary_channel_wise_mean_scaling_quantizer",
-        ("x",),
-        ("axis",),
-        lambda a: [reference.binary(a["x"], a["axis"])],
-        is_exact=False,
-    ),
-    Function(
-        "ttq_weight_quantizer",
-        ("weights",),
-        ("positive", "negative", "threshold"),
-        lambda a: [reference.ttq(a["weights"], a["positive"], a["negative"], a["threshold"])],
-    ),
-    Function(
-        "ttq_weight_quantizer_grad",
-        ("dy", "weights"),
-        ("positive", "negative", "threshold", "negative_gradient"),
-        lambda a: list(
-            reference.ttq_grad(
-                a["dy"],
-                a["weights"],
-                a["positive"],
-                a["negative"],
-                a["threshold"],
-                a["negative_gradient"],
-            )
-        ),
-    ),
-    Function(
-        "twn_weight_quantizer",
-        ("weights",),
-        ("threshold", "per_channel", "axis"),
-        lambda a: [reference.twn(a["weights"], a["threshold"], _axis(a))],
-        is_exact=False,
-    ),
-    Function(
-        "pact_quantizer",
-        ("x",),
-        ("bit", "max_value"),
-        lambda a: [reference.linear(a["x"], a["bit"], a["max_value"])],
-    ),
-    Function(
-        "pact_quantizer_grad",
-        ("dy", "x"),
-        ("max_value",),
-        lambda a: list(reference.pact_grad(a["dy"], a["x"], a["max_value"])),
-    ),
-    Function(
-        "absmean_weight_quantizer",
-        ("weights",),
-        ("per_channel", "axis"),
-        lambda a: [reference.absmean(a["weights"], _axis(a))],
-        is_exact=False,
-    ),
+# With the straight-through gradients, which lowbit_numpy has not.
+FUNCTIONS = list(catalogue.RECORDS)
+FUNCTIONS += [
+    catalogue.Record(f"{record.name}_grad", f"{record.op}Grad", ("dy",), {}, lambda a: [a["dy"]])
+    for record in catalogue.QUANTIZERS
+    if f"{record.op}Grad" not in [other.op for other in catalogue.RECORDS]
 ]
-_NAMES = [f.name for f in FUNCTIONS]
-FUNCTIONS += [  # the straight-through gradients: of all that have none above
-    Function(f"{name}_grad", ("dy",), (), lambda a: [a["dy"]], in_numpy=False)
-    for name in _NAMES
-    if not name.endswith("_grad") and f"{name}_grad" not in _NAMES
-]
+
 
 WRONG = {
     "bit": (
@@ -157,7 +68,7 @@ class Call:
         must_fail: Whether there has to be an error; None where it may be one.
     """
 
-    function: Function
+    function: catalogue.Record
     dtype: np.dtype
     tensors: dict[str, np.ndarray]
     parameters: dict[str, Any]
@@ -167,7 +78,7 @@ class Call:
 
     def describe(self):
         shape = next(iter(self.tensors.values())).shape
-        return f"{self.function.name} {self.dtype.name} {list(shape)} {self.parameters!r:.300}"
+        return f"{self.function.function} {self.dtype.name} {list(shape)} {self.parameters!r:.300}"
 
     def check(self, results):
         """Raises AssertionError unless the results are those of the reference."""
@@ -188,11 +99,7 @@ class Call:
             finite = np.abs(x[np.isfinite(x)])
             if np.sum(finite, dtype=np.longdouble) > LARGEST_SUM:
                 return False
-        if self.function.name == "twn_weight_quantizer":
-            return reference.twn_is_decided(x, self.values["threshold"], _axis(self.values))
-        if self.function.name == "absmean_weight_quantizer":
-            return reference.absmean_is_decided(x, _axis(self.values))
-        return True
+        return self.function.is_decided(self.values)
 
     def _error(self, i):
         """How far result `i` may be off, None for not a bit."""
@@ -225,17 +132,17 @@ def random_call(case, functions=FUNCTIONS, wrong_one_in=6, gentle=False):
     """A random call; one in `wrong_one_in` has a wrong argument. `gentle`: no subnormal numbers."""
     function = case.pick(functions)
     dtype = case.pick(DTYPES)
-    needs_channels = "axis" in function.parameters
+    needs_channels = "axis" in function.arguments
     shape = random_shape(case, least_rank=1 if needs_channels else 0)
     if HUGE in shape:
         dtype = DTYPES[0]
     tensors = {name: random_array(case, shape, dtype, gentle) for name in function.tensors}
     call = Call(function, dtype, tensors, {}, dict(tensors))
-    for name in function.parameters:
+    for name in function.arguments:
         call.parameters[name] = call.values[name] = _parameter(case, name, call, gentle)
     _round(call)
-    if function.parameters and case.one_in(wrong_one_in):
-        call.wrong = case.pick(function.parameters)
+    if function.arguments and case.one_in(wrong_one_in):
+        call.wrong = case.pick(tuple(function.arguments))
         call.parameters[call.wrong] = _wrong(case, call)
         # An axis that is not used may have any value.
         unused = call.wrong == "axis" and not call.parameters.get("per_channel", True)
@@ -287,7 +194,7 @@ def _parameter(case, name, call, gentle):
         return case.pick((1.0, 2.0, 6, 0.1, 255.0, 1.5e-3) + (() if gentle else (3e38, 1e-20)))
     if name == "threshold":
         ttq = (0, 0.05, 0.25, 0.5, 0.99)
-        return case.pick(ttq if "positive" in call.function.parameters else (*ttq, 0.7, 1.5, 100))
+        return case.pick(ttq if "positive" in call.function.arguments else (*ttq, 0.7, 1.5, 100))
     if name in ("positive", "negative"):
         return case.pick((1.0, 0.75, 1.5, -2.0, 0.0))
     if name == "axis":
@@ -310,7 +217,7 @@ def _wrong(case, call):
     rank = next(iter(call.tensors.values())).ndim
     if name == "axis" and call.parameters.get("per_channel", True):
         wrong += (rank, -rank - 1)
-    if name == "threshold" and "positive" in call.function.parameters:
+    if name == "threshold" and "positive" in call.function.arguments:
         wrong += (1, 1.0, 1.5, fractions.Fraction(3, 2))
     if name in ("threshold", "max_value") and call.dtype != np.float64:
         wrong += (1e39, fractions.Fraction(10**40), np.float64(1e300))

@@ -10,6 +10,7 @@ from cases import Fault
 
 import lowbit
 from lowbit import ops
+from lowbit.quantizers.base import CLASSES
 
 v1 = tf.compat.v1
 # ValueError: what a graph raises while it is built.
@@ -36,7 +37,7 @@ def eager(case):
     for name, value in call.parameters.items():
         is_input = name not in ATTRIBUTES and name != call.wrong
         arguments[name] = _given(case, call, name, value) if is_input else value
-    function = getattr(ops, call.function.name)
+    function = getattr(ops, call.function.function)
     result = case.call(
         call.describe, lambda: function(**arguments), errors=ERRORS, must_fail=call.must_fail
     )
@@ -82,7 +83,7 @@ def _wrong_tensor(case):
             shape = (0,)
         wrong += [np.zeros(shape, other), tf.zeros((*shape, 2), call.dtype)]
     arguments[name] = case.pick(wrong)
-    function = getattr(ops, call.function.name)
+    function = getattr(ops, call.function.function)
     case.call(
         lambda: f"{call.describe()} with {name} = {arguments[name]!r:.200}",
         lambda: function(**arguments),
@@ -93,31 +94,25 @@ def _wrong_tensor(case):
 
 def _run_time_value(case, run):
     """A value that only the kernel can know is wrong."""
-    functions = [f for f in quantizers.FUNCTIONS if WRONG_AT_RUN_TIME.keys() & set(f.parameters)]
+    functions = [f for f in quantizers.FUNCTIONS if WRONG_AT_RUN_TIME.keys() & set(f.arguments)]
     call = quantizers.random_call(case, functions, wrong_one_in=1 << 30)
     arguments = {**call.tensors, **call.parameters}
     name = case.pick(sorted(WRONG_AT_RUN_TIME.keys() & arguments.keys()))
     dtype = tf.int32 if name == "bit" else case.pick((tf.float32, tf.float64))
+    if call.function.sums_are_numbers:  # of the type that is computed in
+        dtype = tf.float64 if call.dtype == np.float64 else tf.float32
     arguments[name] = tf.constant(case.pick(WRONG_AT_RUN_TIME[name]), dtype)
     case.call(
         lambda: f"{call.describe()} with {name} = {arguments[name]!r}",
-        lambda: run(getattr(ops, call.function.name), arguments),
+        lambda: run(getattr(ops, call.function.function), arguments),
         errors=(tf.errors.InvalidArgumentError,),
         must_fail=True,
     )
 
 
-GRADIENTS = {  # of a forward: its gradient, and what that takes from it
-    "linear_mid_tread_half_quantizer": "linear_mid_tread_half_quantizer_grad",
-    "ttq_weight_quantizer": "ttq_weight_quantizer_grad",
-    "pact_quantizer": "pact_quantizer_grad",
-}
-
-
 def _quantizer(case):
     """What a factory returns, with its gradient."""
-    forwards = [f for f in quantizers.FUNCTIONS if not f.name.endswith("_grad")]
-    call = quantizers.random_call(case, forwards, wrong_one_in=1 << 30)
+    call = quantizers.random_call(case, quantizers.catalogue.QUANTIZERS, wrong_one_in=1 << 30)
     quantizer, trained = case.call(call.describe, _factory, call)
     (name,) = call.function.tensors
     x = tf.constant(call.tensors[name])
@@ -131,13 +126,13 @@ def _quantizer(case):
 
     y, gradients = case.call(call.describe, differentiate)
     call.check(_flat(y))
-    found = GRADIENTS.get(call.function.name)
-    if found is None:
+    grad = f"{call.function.op}Grad"
+    function = next((f for f in quantizers.catalogue.RECORDS if f.op == grad), None)
+    if function is None:
         right = gradients[0].numpy().tobytes() == dy.tobytes()
         if not right:
             raise Fault("the gradient is not dy")
         return
-    (function,) = (f for f in quantizers.FUNCTIONS if f.name == found)
     values = {**call.values, "dy": dy, "negative_gradient": quantizer_kind(quantizer)}
     tensors = {"dy": dy, **call.tensors}
     quantizers.Call(function, call.dtype, tensors, {}, values).check(_flat(tuple(gradients)))
@@ -150,14 +145,13 @@ def quantizer_kind(quantizer):
 
 def _factory(call):
     """The quantizer of a call, and a function that gives its variables."""
-    factory = getattr(lowbit, call.function.name)
-    arguments = {k: v for k, v in call.parameters.items() if k not in ("positive", "negative")}
+    factory = getattr(lowbit, call.function.function)
+    trained = CLASSES[call.function.op].scale_names
+    arguments = {k: v for k, v in call.parameters.items() if k not in trained}
     quantizer = factory(dtype=tf.as_dtype(call.dtype), **arguments)
-    if "positive" not in call.parameters:
-        return quantizer, list
-    quantizer.positive = tf.Variable(call.values["positive"])
-    quantizer.negative = tf.Variable(call.values["negative"])
-    return quantizer, lambda: [quantizer.positive, quantizer.negative]
+    for name in trained:
+        setattr(quantizer, name, tf.Variable(call.values[name], dtype=quantizer.scale_dtype))
+    return quantizer, lambda: [getattr(quantizer, name) for name in trained]
 
 
 def function(case):
@@ -172,7 +166,7 @@ def function(case):
 
 
 def _op(call):
-    return getattr(ops, call.function.name)
+    return getattr(ops, call.function.function)
 
 
 def _all(call):
@@ -235,7 +229,7 @@ def session(case):
         feed[name] = np.array(case.pick(WRONG_AT_RUN_TIME[name]), feed[name].dtype)
     attributes = tuple((k, v) for k, v in call.parameters.items() if k in ATTRIBUTES)
     dtypes = tuple((k, tf.as_dtype(v.dtype)) for k, v in feed.items())
-    run, placeholders = _session_of(call.function.name, dtypes, attributes)
+    run, placeholders = _session_of(call.function.function, dtypes, attributes)
     result = case.call(
         lambda: f"{call.describe()} in a session",
         lambda: run({placeholders[k]: v for k, v in feed.items()}),
@@ -258,7 +252,7 @@ def _session_of(name, dtypes, attributes):
 def xla(case):
     """In the tests' bounds: no subnormal numbers, which XLA's programs flush."""
     wrong = WRONG_AT_RUN_TIME if case.one_in(8) else {}
-    functions = [f for f in quantizers.FUNCTIONS if not wrong or wrong.keys() & set(f.parameters)]
+    functions = [f for f in quantizers.FUNCTIONS if not wrong or wrong.keys() & set(f.arguments)]
     call = quantizers.random_call(case, functions, wrong_one_in=1 << 30, gentle=True)
     shape = next(iter(call.tensors.values())).shape
     if any(n > 1 << 20 for n in shape):

@@ -4,7 +4,7 @@
     keras.Sequential([
         keras.Input([28, 28, 1]),
         keras.layers.Conv2D(32, 3),
-        lowbit.layers.QuantConv2D(64, 3, kernel_quantizer="twn", input_quantizer="linear"),
+        lowbit.layers.QuantConv2D(64, 3, kernel_quantizer="ttq", input_quantizer="pact"),
         ...
 
 Each takes the arguments of its Keras layer and, by keyword only:
