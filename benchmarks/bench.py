@@ -22,7 +22,7 @@ from rich.progress import track
 from timing import Call, take_turns
 
 import lowbit
-import lowbit.reference
+import lowbit.stock
 
 SMALL_SIZES = ("2K", "37K")
 ROUNDS, QUICK_ROUNDS = 15, 3
@@ -99,8 +99,8 @@ def _row(case: Case, size: Size, inputs: Inputs, ways: Copies, rounds: int) -> R
 def _contestants(case: Case, inputs: Inputs) -> dict[str, Call]:
     x, dy, dtype = inputs.x, inputs.dy, inputs.x.dtype
     function = tf.function(case.graph(lowbit, dtype))
-    stock = tf.function(case.graph(lowbit.reference, dtype))
-    xla = tf.function(case.graph(lowbit.reference, dtype), jit_compile=True)
+    stock = tf.function(case.graph(lowbit.stock, dtype))
+    xla = tf.function(case.graph(lowbit.stock, dtype), jit_compile=True)
     contestants: dict[str, Call] = {
         "eager": lambda: case.op(inputs),
         "function": lambda: function(x, dy),

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import lowbit
-import lowbit.reference
+import lowbit.stock
 
 BIT, MAX_VALUE = 2, 2.0
 TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7
@@ -74,7 +74,7 @@ class Case:
     Attributes:
         name: What `--ops` takes and the table shows.
         streams: How many reads and writes of a whole tensor the op cannot do without.
-        quantizer: Makes the quantizer from lowbit or lowbit.reference and a dtype.
+        quantizer: Makes the quantizer from lowbit or lowbit.stock and a dtype.
         op: Calls the lowbit op.
         gradient: Whether `op` is the gradient of `quantizer`.
         sums: Whether it sums in float64 what the stock ops sum in the dtype of the input.
@@ -202,7 +202,7 @@ CASES = (
 
 def expected(case: Case, inputs: Inputs) -> list[tf.Tensor]:
     """Returns the results of the stock ops in float64."""
-    graph = case.graph(lowbit.reference, tf.float64)
+    graph = case.graph(lowbit.stock, tf.float64)
 
     @tf.function  # Where ops write over their inputs, so that less memory is needed.
     def in_float64(x: tf.Tensor, dy: tf.Tensor) -> Any:

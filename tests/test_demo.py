@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 
 import lowbit
-from lowbit import __main__, demo
-from lowbit import reference as stock
+from lowbit import __main__, demo, stock
 from lowbit.demo import data, networks, training
 
 PYTHON_PATH = str(Path(lowbit.__file__).parents[1])
@@ -71,9 +70,9 @@ def test_the_gap_is_that_of_the_numbers_beside_it(accuracy, gap):
     _needs_extras()
     from lowbit.demo import report
 
-    def result(recipe, accuracy):
+    def result(scheme, accuracy):
         curves = [training.Curves([0.0], [accuracy])]
-        return report.Result(recipe, curves, np.zeros(1), np.zeros(1), (1.0, 1.0))
+        return report.Result(scheme, curves, np.zeros(1), np.zeros(1), (1.0, 1.0))
 
     baseline = result(networks.FLOAT, 0.98999)
     row = report._row(result(networks.ABSMEAN, accuracy), baseline)
@@ -166,7 +165,7 @@ def test_quick_demo_shows_every_network_and_draws(tmp_path):
     path = tmp_path / "figure.png"
     output = _demo("--quick", "--output", path, timeout=120)
     rows = _rows(output)
-    assert list(rows) == [recipe.name for recipe in networks.RECIPES]
+    assert list(rows) == [scheme.name for scheme in networks.SCHEMES]
     for name, row in rows.items():
         assert bool(row["peer"]) == bool(row["gap"]) == (name != "float baseline")
     assert str(path) in output
@@ -183,9 +182,9 @@ def test_quantized_networks_learn(tmp_path):
     rows = _rows(output)
     assert float(rows["float baseline"]["accuracy"]) > 97
     margins = {
-        recipe.name: {1: 6, 2: 3}[recipe.weight_bits]
-        for recipe in networks.RECIPES
-        if recipe not in (networks.FLOAT, networks.TTQ_PAPER)
+        scheme.name: {1: 6, 2: 3}[scheme.weight_bits]
+        for scheme in networks.SCHEMES
+        if scheme not in (networks.FLOAT, networks.TTQ_PAPER)
     }
     assert {name for name, points in margins.items() if -float(rows[name]["gap"]) > points} == set()
     assert float(rows['TTQ, "paper" gradient']["gap"]) < float(rows["TTQ"]["gap"]) - 10
@@ -277,8 +276,8 @@ def test_step_times_refuse_networks_that_differ():
     labels = np.arange(training.BATCH, dtype=np.int32) % 10
     made_up = data.Dataset(images, labels, images, labels)
     pair = [
-        training.Trainer(recipe.network(lowbit, made_up.image_shape, made_up.classes))
-        for recipe in (networks.BINARY, networks.ABSMEAN)
+        training.Trainer(scheme.network(lowbit, made_up.image_shape, made_up.classes))
+        for scheme in (networks.BINARY, networks.ABSMEAN)
     ]
     with pytest.raises(RuntimeError, match="must have the same loss, got"):
         training.step_times([pair], made_up, 1, lambda: None)

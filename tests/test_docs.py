@@ -112,7 +112,7 @@ def test_layer_of_your_own_in_keras_page(has_shape, tmp_path):
         np.testing.assert_array_equal(kept, ours)
     fresh = network()
     fresh.set_weights(model.get_weights())
-    clone = lowbit.keras_clone(model, TERNARY, skip_first=False, skip_last=False)
+    clone = lowbit.quantize_model(model, TERNARY, skip_first=False, skip_last=False)
     assert scales(fresh) == scales(clone) == trained
     for other in (model, resumed):
         other.fit(x, x[:, :2], verbose=0, shuffle=False)

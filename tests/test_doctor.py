@@ -23,7 +23,7 @@ from conftest import DEVICE
 
 import lowbit
 from lowbit import __main__, _bench, _loader, _pyinstaller, ops
-from lowbit.doctor import examination, probe, report
+from lowbit.doctor import checks, probe, report
 from lowbit.doctor import gpus as nvidia
 from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
 from lowbit.quantizers import base
@@ -74,7 +74,7 @@ def problem(command):
     def run(tensorflow, **environment):
         result = command("doctor", tensorflow=tensorflow, **environment)
         assert (result.returncode, result.stderr) == (1, "")
-        _, _, problems = result.stdout.partition("\nTo mend:\n1. ")
+        _, _, problems = result.stdout.partition("\nTo fix:\n1. ")
         assert problems, result.stdout
         assert "\n2. " not in problems
         assert "No op was run." in result.stdout
@@ -133,7 +133,7 @@ def test_healthy_screen_in_the_docs(command):
     ],
 )
 def test_other_screens_in_the_docs(problem, heading, tensorflow):
-    documented = screens()[heading].partition("\nTo mend:\n1. ")[2].splitlines()
+    documented = screens()[heading].partition("\nTo fix:\n1. ")[2].splitlines()
     shown = problem(tensorflow)
     general = [(r"/\S+/_ops", "FOLDER"), (r"\d+[._]\d+(\.\d+|\.\*|\.so)?(, [\d.]+)*", "VERSION")]
     for pattern, name in general:
@@ -146,7 +146,7 @@ def test_healthy_as_json(command):
     result = command("doctor", "--json", LOWBIT_LIBRARY=str(LIBRARY), LOWBIT_ISA="baseline")
     found = json.loads(result.stdout)
     assert result.returncode == 0
-    assert set(found) == set(examination.Findings.__dataclass_fields__)
+    assert set(found) == set(checks.Findings.__dataclass_fields__)
     assert found["lowbit"] == lowbit.__version__
     assert found["reason"] == "LOWBIT_LIBRARY names it"
     assert found["simd"] == "baseline"
@@ -162,7 +162,7 @@ def test_healthy_as_json(command):
 
 
 @pytest.mark.parametrize(
-    ("tensorflow", "wrong", "mend"),
+    ("tensorflow", "wrong", "fix"),
     [
         (MISSING, "lowbit needs TensorFlow 2.16 or newer, and none", 'pip install "lowbit[cpu]"'),
         ("", "lowbit needs TensorFlow 2.16 or newer, and none", 'pip install "lowbit[cpu]"'),
@@ -189,10 +189,10 @@ def test_healthy_as_json(command):
     ],
     ids=["missing", "remains", "old", "new", "incomplete", "broken"],
 )
-def test_tensorflow_that_does_not_fit(problem, tensorflow, wrong, mend):
+def test_tensorflow_that_does_not_fit(problem, tensorflow, wrong, fix):
     first, *lines = problem(tensorflow)
     assert first.startswith(wrong)
-    assert any(line.startswith("       " + mend) for line in lines)
+    assert any(line.startswith("       " + fix) for line in lines)
     assert not any("doctor" in line for line in lines)
 
 
@@ -207,9 +207,9 @@ def test_process_that_tensorflow_kills(problem, tmp_path):
 def test_truncated_library(problem, tmp_path):
     path = tmp_path / "half.so"
     path.write_bytes(LIBRARY.read_bytes()[: LIBRARY.stat().st_size // 2])
-    first, *_, mend = problem(FAKE, LOWBIT_LIBRARY=str(path))
+    first, *_, fix = problem(FAKE, LOWBIT_LIBRARY=str(path))
     assert first.endswith(f": {path} is truncated")
-    assert mend == "       unset LOWBIT_LIBRARY"
+    assert fix == "       unset LOWBIT_LIBRARY"
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,10 @@ def test_truncated_library(problem, tmp_path):
 )
 def test_library_that_does_not_load(problem, tmp_path, code, wrong):
     path = library(tmp_path / "other.so", code)
-    first, *_, mend = problem(FAKE, LOWBIT_LIBRARY=path)
+    first, *_, fix = problem(FAKE, LOWBIT_LIBRARY=path)
     assert first.startswith(f"lowbit has no op library that fits TensorFlow {MINOR}.0: ")
     assert first.endswith(wrong)
-    assert mend == "       unset LOWBIT_LIBRARY"
+    assert fix == "       unset LOWBIT_LIBRARY"
 
 
 def test_library_that_kills_the_process(problem, tmp_path):
@@ -243,7 +243,7 @@ def test_problems_as_json(command):
     assert found["self_test"] == {}
     (problem,) = found["problems"]
     assert problem["wrong"] == "lowbit needs TensorFlow 2.16 or newer, and none is installed"
-    assert problem["mend"] == ["Install one:", '    pip install "lowbit[cpu]"']
+    assert problem["fix"] == ["Install one:", '    pip install "lowbit[cpu]"']
 
 
 def test_no_library_is_shown_where_there_is_none(command):
@@ -255,7 +255,7 @@ def test_info_names_the_doctor(command):
     result = command("info", tensorflow=MISSING)
     assert result.returncode == 1
     assert "  TensorFlow   not found\n" in result.stdout
-    assert result.stdout.endswith("\nThere is something to mend: python -m lowbit doctor\n")
+    assert result.stdout.endswith("\nThere is something to fix: python -m lowbit doctor\n")
 
 
 def test_commands_that_need_tensorflow_say_what_is_wrong(command):
@@ -328,9 +328,9 @@ def test_package_in_an_archive(command, tmp_path, sources):
     result = command("doctor", **search)
     assert (result.returncode, result.stderr) == (1, "")
     assert f"  TensorFlow   {tf.__version__}\n" in result.stdout
-    wrong, *mend = result.stdout.partition("\nTo mend:\n")[2].splitlines()
+    wrong, *fix = result.stdout.partition("\nTo fix:\n")[2].splitlines()
     assert wrong == f"1. lowbit is in an archive, {archive}, from which no library can be loaded"
-    assert mend == ["   Unpack it into a folder, and put that on the module path instead."]
+    assert fix == ["   Unpack it into a folder, and put that on the module path instead."]
     for name in ("lowbit", "lowbit_numpy"):
         error = command(start=("-c", f"import {name}"), **search).stderr
         assert f"ImportError: {name} is in an archive, from" in error or archive in error
@@ -396,7 +396,7 @@ def checksums(monkeypatch, tmp_path):
     path = tmp_path / "SHA256SUMS"
     monkeypatch.setattr(_loader, "CHECKSUMS", path)
     told = {"stage": None, "tensorflow": f"{MINOR}.0", "simd": "avx2", "self_test": {}}
-    monkeypatch.setattr(examination, "_probe", lambda _: told)
+    monkeypatch.setattr(checks, "_probe", lambda _: told)
 
     def write(damaged=(), missing=()):
         lines = []
@@ -413,7 +413,7 @@ def checksums(monkeypatch, tmp_path):
 
 def test_libraries_as_they_were_built(checksums):
     checksums()
-    found = examination.examine(self_test=False)
+    found = checks.run(self_test=False)
     assert (found.problems, found.checksums) == ([], (3, 3))
     lines = [line.text for line in report.facts(found)]
     assert "  checksums    3 of 3 libraries as built" in lines
@@ -421,17 +421,17 @@ def test_libraries_as_they_were_built(checksums):
 
 def test_damaged_libraries(checksums):
     folder = checksums(damaged=["tf2_2.so"], missing=["kernels.so"])
-    found = examination.examine(self_test=False)
+    found = checks.run(self_test=False)
     (problem,) = found.problems
     assert problem.wrong == f"{folder}/tf2_2.so is damaged, {folder}/kernels.so is missing"
-    assert problem.mend == ["Install lowbit anew, from its wheel or its source."]
+    assert problem.fix == ["Install lowbit anew, from its wheel or its source."]
     assert found.checksums == (1, 3)
 
 
 def test_no_checksums(monkeypatch, tmp_path):
     monkeypatch.setattr(_loader, "CHECKSUMS", tmp_path / "SHA256SUMS")
-    monkeypatch.setattr(examination, "_probe", lambda _: {"stage": None, "self_test": {}})
-    found = examination.examine(self_test=False)
+    monkeypatch.setattr(checks, "_probe", lambda _: {"stage": None, "self_test": {}})
+    found = checks.run(self_test=False)
     assert (found.problems, found.checksums) == ([], None)
     assert "  checksums    none" in [line.text for line in report.facts(found)]
 
@@ -458,10 +458,10 @@ def test_unknown_backend_of_keras(command):
 
 @pytest.mark.parametrize("installed", ["keras", "keras-nightly"])
 def test_version_of_a_keras_that_was_not_imported(monkeypatch, installed):
-    monkeypatch.setattr(examination, "_probe", lambda _: {"stage": None, "self_test": {}})
+    monkeypatch.setattr(checks, "_probe", lambda _: {"stage": None, "self_test": {}})
     versions = {installed: "3.16.0"}
-    monkeypatch.setattr(examination, "_installed", versions.get)
-    assert examination.examine(self_test=False).keras == "3.16.0"
+    monkeypatch.setattr(checks, "_installed", versions.get)
+    assert checks.run(self_test=False).keras == "3.16.0"
 
 
 @pytest.mark.parametrize(
@@ -509,11 +509,11 @@ def test_tensorflow_that_hints_name(monkeypatch, installed, machine, name):
 def test_failing_ops(monkeypatch):
     results = dict.fromkeys(OPS, "OK") | {OPS[0]: "wrong result", OPS[1]: "wrong result"}
     told = {"stage": None, "tensorflow": f"{MINOR}.0", "simd": "avx2", "threads": 2}
-    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": {"CPU:0": results}})
-    found = examination.examine(self_test=True)
+    monkeypatch.setattr(checks, "_probe", lambda _: {**told, "self_test": {"CPU:0": results}})
+    found = checks.run(self_test=True)
     (problem,) = found.problems
     assert problem.wrong == f"{OPS[0]}, {OPS[1]} on CPU:0: wrong result"
-    assert problem.mend[-1].startswith("    pip install --no-build-isolation")
+    assert problem.fix[-1].startswith("    pip install --no-build-isolation")
     rows = [line.text.split() for line in report.self_test(found) if "Quantizer" in line.text]
     assert rows[0] == [OPS[0], "FAILED,", "-"]
     assert rows[2] == [OPS[2], "OK,", "-"]
@@ -521,13 +521,13 @@ def test_failing_ops(monkeypatch):
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_xla_library_that_does_not_load(monkeypatch, tmp_path, exists):
-    """Is something to mend; that there is none is not."""
+    """Is something to fix; that there is none is not."""
     monkeypatch.setenv("LOWBIT_LIBRARY", str(tmp_path / "ops.so"))
     if exists:
         (tmp_path / "ops_xla.so").write_bytes(b"")
     told = {"stage": None, "tensorflow": f"{MINOR}.0", "simd": "avx2", "xla_problem": "file too"}
-    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": {}})
-    found = examination.examine(self_test=True)
+    monkeypatch.setattr(checks, "_probe", lambda _: {**told, "self_test": {}})
+    found = checks.run(self_test=True)
     wrong = ["XLA cannot compile the ops: file too"] if exists else []
     assert [problem.wrong for problem in found.problems] == wrong
     assert "  XLA library  none: file too" in [line.text for line in report.facts(found)]
@@ -536,8 +536,8 @@ def test_xla_library_that_does_not_load(monkeypatch, tmp_path, exists):
 def test_process_that_an_op_kills(monkeypatch):
     stage = "running TTQWeightQuantizerGrad on CPU:0"
     told = {"stage": stage, "ended": "was killed by SIGSEGV", "tensorflow": f"{MINOR}.0"}
-    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": {}})
-    (problem,) = examination.examine(self_test=True).problems
+    monkeypatch.setattr(checks, "_probe", lambda _: {**told, "self_test": {}})
+    (problem,) = checks.run(self_test=True).problems
     assert problem.wrong == f"Python was killed by SIGSEGV while {stage}"
 
 
@@ -642,7 +642,7 @@ def test_gpus_that_the_driver_sees(monkeypatch, tmp_path):
         Gpu("Tesla K80", None, None),
     ]
     assert [gpu.is_uncovered for gpu in gpus] == [False, False, True, False]
-    found = examination.Findings(cuda=BUILD, driver=driver, gpus=gpus, tensorflow_has_cuda=False)
+    found = checks.Findings(cuda=BUILD, driver=driver, gpus=gpus, tensorflow_has_cuda=False)
     lines = [line.text for line in report.facts(found)]
     assert "  GPU driver   580.65.06, for CUDA 13.0 at most" in lines
     assert "  GPU          NVIDIA H200, compute capability 9.0: covered by machine code" in lines
@@ -665,9 +665,9 @@ def test_gpus_that_tensorflow_sees(monkeypatch):
     assert probe._gpus(tf, lambda **findings: told.update(findings)) == ["GPU:0", "GPU:1"]
     failed = dict.fromkeys(OPS, "InternalError: no kernel image")
     results = {"CPU:0": dict.fromkeys(OPS, "OK"), "GPU:0": failed, "GPU:1": failed}
-    monkeypatch.setattr(examination, "_probe", lambda _: {**told, "self_test": results})
+    monkeypatch.setattr(checks, "_probe", lambda _: {**told, "self_test": results})
     monkeypatch.setattr(nvidia, "find", lambda _: (Driver("580.65.06", "13.0"), []))
-    found = examination.examine(self_test=True)
+    found = checks.run(self_test=True)
     assert found.tensorflow_gpus == 2 * [Gpu("NVIDIA B200", "10.0", None)]
     # One problem, not one for each of the ops that fail for it.
     assert [p.wrong.partition(": ")[0] for p in found.problems] == [
@@ -682,8 +682,8 @@ def gpu_problems(monkeypatch, visible=None, **findings):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = examination.Findings(tensorflow=f"{MINOR}.0", simd="avx2", **findings)
-    return examination.gpu_problems(found)
+    found = checks.Findings(tensorflow=f"{MINOR}.0", simd="avx2", **findings)
+    return checks.gpu_problems(found)
 
 
 H200 = Gpu("NVIDIA H200", "9.0", "machine code")
@@ -694,14 +694,14 @@ def test_gpu_that_is_not_covered(monkeypatch):
     gpus = {"gpus": [H200, B200], "tensorflow_gpus": [H200, B200]}
     (problem,) = gpu_problems(monkeypatch, cuda=BUILD, tensorflow_has_cuda=True, **gpus)
     assert problem.wrong.startswith("the op library has no kernels for NVIDIA B200 (10.0): it was")
-    assert "-DLOWBIT_CUDA_ARCHITECTURES=100" in problem.mend[-1]
+    assert "-DLOWBIT_CUDA_ARCHITECTURES=100" in problem.fix[-1]
 
 
 def test_library_without_gpu_kernels(monkeypatch):
     gpus = [Gpu("NVIDIA H200", "9.0", None)]
     (problem,) = gpu_problems(monkeypatch, tensorflow_has_cuda=True, tensorflow_gpus=gpus)
     assert problem.wrong == "the op library has no kernels for NVIDIA H200 (9.0): it has none"
-    assert "-DLOWBIT_CUDA=ON -DLOWBIT_CUDA_ARCHITECTURES=90" in problem.mend[-1]
+    assert "-DLOWBIT_CUDA=ON -DLOWBIT_CUDA_ARCHITECTURES=90" in problem.fix[-1]
 
 
 def test_driver_that_is_too_old(monkeypatch):
@@ -710,12 +710,12 @@ def test_driver_that_is_too_old(monkeypatch):
     assert gpu_problems(monkeypatch, driver=Driver("999", "14.1"), **facts) == []
     (problem,) = gpu_problems(monkeypatch, driver=Driver("550", "12.4"), **facts)
     assert problem.wrong.endswith("built with CUDA 13.0, the NVIDIA driver runs CUDA 12.4 at most")
-    assert "CUDA_HOME=/usr/local/cuda-12 pip install" in problem.mend[-1]
+    assert "CUDA_HOME=/usr/local/cuda-12 pip install" in problem.fix[-1]
 
 
 def test_gpu_that_tensorflow_does_not_see(monkeypatch):
     (problem,) = gpu_problems(monkeypatch, gpus=[H200], tensorflow_has_cuda=True)
-    assert problem.mend[-1] == f'    pip install "tensorflow[and-cuda]=={MINOR}.0"'
+    assert problem.fix[-1] == f'    pip install "tensorflow[and-cuda]=={MINOR}.0"'
     assert gpu_problems(monkeypatch, gpus=[H200], tensorflow_has_cuda=False) == []
     assert gpu_problems(monkeypatch, "-1", gpus=[H200], tensorflow_has_cuda=True) == []
 
@@ -724,7 +724,7 @@ def test_gpu_that_tensorflow_does_not_see(monkeypatch):
 
 
 def test_report_without_rich(monkeypatch, capsys):
-    lines = [*report.facts(examination.Findings()), report.Line("All is well.", "bold green")]
+    lines = [*report.facts(checks.Findings()), report.Line("All is well.", "bold green")]
     report.show(lines)
     with_rich = capsys.readouterr().out
     monkeypatch.setitem(sys.modules, "rich.console", None)
@@ -742,7 +742,7 @@ def test_help(capsys, name):
     assert text.startswith(f"usage: python -m lowbit {name}")
     assert max(map(len, text.splitlines())) <= 80
     if name in ("doctor", "info"):
-        assert "Exit status: 0 if all is well, 1 if there is something to mend." in text
+        assert "Exit status: 0 if all is well, 1 if there is something to fix." in text
 
 
 @pytest.mark.parametrize("arguments", [["--quick"], ["cure"], ["doctor", "--jso"], ["info", "now"]])

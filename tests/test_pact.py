@@ -224,7 +224,7 @@ def test_mixed_precision():
 
 def test_a_clone_of_a_float_model():
     floats = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    clone = lowbit.keras_clone(floats, "binary", "pact", skip_first=False, skip_last=False)
+    clone = lowbit.quantize_model(floats, "binary", "pact", skip_first=False, skip_last=False)
     assert [w.path.rsplit("/")[-1] for w in clone.weights] == ["kernel", "bias", "max_value"]
     np.testing.assert_array_equal(clone.weights[0], floats.weights[0])
 

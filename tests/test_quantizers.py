@@ -17,7 +17,7 @@ from catalogue import TERNARY
 from conftest import assert_close, gradient_of, random_array
 
 import lowbit
-import lowbit.reference
+import lowbit.stock
 from lowbit import _identifiers, ops, quantizers
 
 SIGNATURES = {
@@ -205,13 +205,13 @@ def test_variables_and_arrays_are_accepted():
 
 
 def test_stock_reference_agrees():
-    """`lowbit.reference`: the same factories in stock TensorFlow ops."""
+    """`lowbit.stock`: the same factories in stock TensorFlow ops."""
     x = random_array((3, 3, 4, 5), tf.float32)
     dy = random_array((3, 3, 4, 5), tf.float32, seed=1)
     arguments = {"linear_mid_tread_half_quantizer": (2, 2.0), "pact_quantizer": (2,)}
     for name in SIGNATURES:
         ours, stock = (
-            getattr(module, name)(*arguments.get(name, ())) for module in (lowbit, lowbit.reference)
+            getattr(module, name)(*arguments.get(name, ())) for module in (lowbit, lowbit.stock)
         )
         np.testing.assert_allclose(ours(x), stock(tf.constant(x)), rtol=1e-6)
         gradients = [gradient_of(q)(tf.constant(dy), tf.constant(x)) for q in (ours, stock)]

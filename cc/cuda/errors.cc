@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an error of CUDA's means here, and what mends it.
+// What an error of CUDA's means here, and what fixes it.
 #include "cuda/errors.h"
 
 #ifndef LOWBIT_CUDA_BUILT

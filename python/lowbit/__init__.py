@@ -58,17 +58,17 @@ if not _starts_command_line():
 if _typing.TYPE_CHECKING:
     from lowbit import callbacks as callbacks
     from lowbit import layers as layers
-    from lowbit._cloning import keras_clone as keras_clone
-    from lowbit._cloning import load_float_weights as load_float_weights
     from lowbit._plot import plot as plot
+    from lowbit._quantize_model import load_float_weights as load_float_weights
+    from lowbit._quantize_model import quantize_model as quantize_model
     from lowbit.model_summary.report import summary as summary
 
 # What needs Keras is imported at its first use: the module, and the name in it if it has one.
 _LAZY = {
     "callbacks": ("callbacks", ""),
-    "keras_clone": ("_cloning", "keras_clone"),
+    "quantize_model": ("_quantize_model", "quantize_model"),
     "layers": ("layers", ""),
-    "load_float_weights": ("_cloning", "load_float_weights"),
+    "load_float_weights": ("_quantize_model", "load_float_weights"),
     "plot": ("_plot", "plot"),
     "summary": ("model_summary.report", "summary"),
 }
@@ -95,7 +95,6 @@ __all__ = [
     "callbacks",
     "get",
     "gradients",
-    "keras_clone",
     "layers",
     "library_path",
     "linear_mid_tread_half_quantizer",
@@ -103,6 +102,7 @@ __all__ = [
     "ops",
     "pact_quantizer",
     "plot",
+    "quantize_model",
     "quantizers",
     "summary",
     "ttq_weight_quantizer",

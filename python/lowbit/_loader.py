@@ -219,8 +219,8 @@ def _misfit(reason: str) -> ImportError:
     version = _tensorflow().__version__
     wrong = f"lowbit has no op library that fits TensorFlow {version}: {reason}"
     if os.environ.get("LOWBIT_LIBRARY"):
-        mend = "LOWBIT_LIBRARY names that one; take lowbit's own:"
-        return _error(wrong, mend, "    unset LOWBIT_LIBRARY")
+        fix = "LOWBIT_LIBRARY names that one; take lowbit's own:"
+        return _error(wrong, fix, "    unset LOWBIT_LIBRARY")
     built = minors()
     lines = [f"It was built for TensorFlow {', '.join(built) or '(none)'}."]
     others = [minor for minor in built if _minor(minor) != _minor(version)]
@@ -235,6 +235,6 @@ def _misfit(reason: str) -> ImportError:
     return _error(wrong, *lines, *BUILD)
 
 
-def _error(wrong: str, *mend: str) -> ImportError:
-    """An error that ends with how to mend it; indented lines are commands."""
-    return ImportError("\n".join([wrong, *mend, HINT]))
+def _error(wrong: str, *fix: str) -> ImportError:
+    """An error that ends with how to fix it; indented lines are commands."""
+    return ImportError("\n".join([wrong, *fix, HINT]))

@@ -20,7 +20,7 @@ _MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Scheme:
     """How one network of the demo is quantized.
 
     Attributes:
@@ -28,7 +28,7 @@ class Recipe:
         weight_bits: Bits that a stored weight takes.
         activation_bits: Bits of an activation.
         weight_quantizer: Takes the module that holds the factories (`lowbit` or
-            `lowbit.reference`) and returns a quantizer; None for the float network.
+            `lowbit.stock`) and returns a quantizer; None for the float network.
         trains_activations: Whether the largest activation is trained (PACT), not 2.
     """
 
@@ -55,22 +55,22 @@ class Recipe:
         )
 
 
-FLOAT = Recipe("float baseline", 32, 32)
-BINARY = Recipe("binary", 1, 2, lambda q: q.binary_mean_scaling_quantizer())
-CHANNEL_WISE = Recipe(
+FLOAT = Scheme("float baseline", 32, 32)
+BINARY = Scheme("binary", 1, 2, lambda q: q.binary_mean_scaling_quantizer())
+CHANNEL_WISE = Scheme(
     "binary channel-wise", 1, 2, lambda q: q.binary_channel_wise_mean_scaling_quantizer()
 )
-TWN = Recipe("TWN", 2, 2, lambda q: q.twn_weight_quantizer())
-ABSMEAN = Recipe("absmean", 2, 2, lambda q: q.absmean_weight_quantizer())
-TTQ = Recipe("TTQ", 2, 2, lambda q: q.ttq_weight_quantizer(initial="mean"))
-TWN_PACT = Recipe("TWN, PACT activations", 2, 2, TWN.weight_quantizer, True)
-TTQ_PAPER = Recipe(
+TWN = Scheme("TWN", 2, 2, lambda q: q.twn_weight_quantizer())
+ABSMEAN = Scheme("absmean", 2, 2, lambda q: q.absmean_weight_quantizer())
+TTQ = Scheme("TTQ", 2, 2, lambda q: q.ttq_weight_quantizer(initial="mean"))
+TWN_PACT = Scheme("TWN, PACT activations", 2, 2, TWN.weight_quantizer, True)
+TTQ_PAPER = Scheme(
     'TTQ, "paper" gradient',
     2,
     2,
     lambda q: q.ttq_weight_quantizer(initial="mean", negative_gradient="paper"),
 )
-RECIPES = (FLOAT, BINARY, CHANNEL_WISE, TWN, TWN_PACT, ABSMEAN, TTQ, TTQ_PAPER)
+SCHEMES = (FLOAT, BINARY, CHANNEL_WISE, TWN, TWN_PACT, ABSMEAN, TTQ, TTQ_PAPER)
 
 
 class Network:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowbit._plot import draw_histograms
-from lowbit.demo.networks import FLOAT, RECIPES, TTQ, TTQ_PAPER, Recipe
+from lowbit.demo.networks import FLOAT, SCHEMES, TTQ, TTQ_PAPER, Scheme
 from lowbit.demo.training import Curves
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _PALETTE = (
     *("#4d4d4d", "#e69f00", "#d55e00", "#009e73"),
     *("#f0e442", "#56b4e9", "#0072b2", "#cc79a7"),
 )
-_COLOURS = dict(zip(RECIPES, _PALETTE, strict=True))
+_COLOURS = dict(zip(SCHEMES, _PALETTE, strict=True))
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Result:
     """One network of the demo.
 
     Attributes:
-        recipe: How it was quantized.
+        scheme: How it was quantized.
         curves: Of each seed.
         latent: The float weights of its last convolution after the last run.
         quantized: What its quantizer made of them.
@@ -40,7 +40,7 @@ class Result:
             the float network has only the first.
     """
 
-    recipe: Recipe
+    scheme: Scheme
     curves: list[Curves]
     latent: np.ndarray
     quantized: np.ndarray
@@ -78,13 +78,13 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def _row(result: Result, baseline: Result) -> list[str]:
-    recipe, times = result.recipe, result.step_seconds
+    scheme, times = result.scheme, result.step_seconds
     ratio = f"{times[1] / times[0]:.2f}x" if len(times) == 2 else ""
     return [
-        recipe.name,
-        f"{recipe.weight_bits}/{recipe.activation_bits}",
+        scheme.name,
+        f"{scheme.weight_bits}/{scheme.activation_bits}",
         f"{result.accuracy:.1f} %",
-        "" if recipe is FLOAT else f"{result.versus(baseline):+.1f}",
+        "" if scheme is FLOAT else f"{result.versus(baseline):+.1f}",
         *(f"{1e3 * seconds:.2f}" for seconds in times),
         ratio,
     ]
@@ -92,7 +92,7 @@ def _row(result: Result, baseline: Result) -> list[str]:
 
 def verdict(results: Sequence[Result]) -> str:
     """What the sign of TTQ's negative gradient is worth, in one sentence."""
-    reached = {result.recipe: result.accuracy for result in results}
+    reached = {result.scheme: result.accuracy for result in results}
     return (
         f"TTQ learns to {reached[TTQ]:.1f} % with the exact gradient of its negative scale, "
         f"to {reached[TTQ_PAPER]:.1f} % with the paper's, whose sign is wrong."
@@ -104,17 +104,17 @@ def figure(results: Sequence[Result], title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [r for r in results if r.recipe not in (FLOAT, TTQ_PAPER)]
+    shown = [r for r in results if r.scheme not in (FLOAT, TTQ_PAPER)]
     figure = Figure(figsize=(14, 8.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14)
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.35, 1))[:, 0]
     left, middle, right = top.subplots(1, 3)
-    learning = [r for r in results if r.recipe is not TTQ_PAPER]
+    learning = [r for r in results if r.scheme is not TTQ_PAPER]
     _draw_curves(left, learning, "loss", "Training loss (cross entropy)")
     left.set_yscale("log")
     _draw_curves(middle, learning, "accuracy", "Test accuracy in %")
-    signs = [r for r in results if r.recipe in (TTQ, TTQ_PAPER)]
+    signs = [r for r in results if r.scheme in (TTQ, TTQ_PAPER)]
     _draw_curves(right, signs, "accuracy", "Test accuracy in %: the sign of TTQ's gradient")
     right.set_ylim(0, 103)
     bottom.suptitle("Weights of the last convolution after training", fontsize=12)
@@ -127,7 +127,7 @@ def _draw_curves(axes: Axes, results: Sequence[Result], name: str, title: str) -
     """One line a network, the mean of its seeds, in a band from the lowest to the highest."""
     scale = 100 if name == "accuracy" else 1
     for result in results:
-        colour, label = _COLOURS[result.recipe], result.recipe.name
+        colour, label = _COLOURS[result.scheme], result.scheme.name
         if name == "accuracy":
             label += f" ({result.accuracy:.1f} %)"
         runs = scale * np.array([getattr(curves, name) for curves in result.curves])
@@ -150,6 +150,6 @@ def _ticks(last: int) -> list[int]:
 
 
 def _draw_weights(axes: Axes, result: Result) -> None:
-    colour = _COLOURS[result.recipe]
+    colour = _COLOURS[result.scheme]
     draw_histograms(axes, result.latent.ravel(), result.quantized.ravel(), colour)
-    axes.set_title(result.recipe.name, fontsize=10)
+    axes.set_title(result.scheme.name, fontsize=10)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lowbit
-from lowbit import reference
+from lowbit import stock
 from lowbit.demo import data, networks, report
 from lowbit.demo.training import Trainer, step_times
 
@@ -59,19 +59,19 @@ def _heading(settings: Settings, images: data.Dataset) -> str:
 
 
 def _train_all(settings: Settings, images: data.Dataset, console: Console) -> list[report.Result]:
-    """Trains and times every recipe, under a progress bar where there is a terminal."""
+    """Trains and times every scheme, under a progress bar where there is a terminal."""
     shape = (images.image_shape, images.classes)
     results, pairs = [], []
     with _progress(console) as progress:
-        total = len(networks.RECIPES) * settings.seeds * settings.epochs
+        total = len(networks.SCHEMES) * settings.seeds * settings.epochs
         task = progress.add_task("", total=total, unit="epochs")
-        for recipe in networks.RECIPES:
-            progress.update(task, description=recipe.name)
-            trainer = Trainer(recipe.network(lowbit, *shape))
-            result = _train(recipe, trainer, settings, images, lambda: progress.advance(task))
-            console.print(f"{recipe.name:24} {result.accuracy:5.1f} %")
+        for scheme in networks.SCHEMES:
+            progress.update(task, description=scheme.name)
+            trainer = Trainer(scheme.network(lowbit, *shape))
+            result = _train(scheme, trainer, settings, images, lambda: progress.advance(task))
+            console.print(f"{scheme.name:24} {result.accuracy:5.1f} %")
             results.append(result)
-            peer = [] if recipe is networks.FLOAT else [Trainer(recipe.network(reference, *shape))]
+            peer = [] if scheme is networks.FLOAT else [Trainer(scheme.network(stock, *shape))]
             pairs.append([trainer, *peer])
         steps = settings.timed_steps
         progress.reset(task, total=steps, description="step times", unit="steps")
@@ -95,7 +95,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _train(
-    recipe: networks.Recipe,
+    scheme: networks.Scheme,
     trainer: Trainer,
     settings: Settings,
     images: data.Dataset,
@@ -107,4 +107,4 @@ def _train(
     last = trainer.network.convolutions[-1]
     latent = last.kernel.numpy()
     quantized = last.quantized().get("kernel", latent)
-    return report.Result(recipe, curves, latent, np.asarray(quantized))
+    return report.Result(scheme, curves, latent, np.asarray(quantized))

@@ -9,7 +9,7 @@ SUMMARY = "versions, op library, SIMD level and GPUs, for a bug report"
 DESCRIPTION = """\
 Shows what `python -m lowbit doctor` shows, but runs no op.
 
-Exit status: 0 if all is well, 1 if there is something to mend.
+Exit status: 0 if all is well, 1 if there is something to fix.
 """
 
 
@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the facts and returns the exit status."""
-    from lowbit.doctor import examination, report
+    from lowbit.doctor import checks, report
 
-    found = examination.examine(self_test=False)
+    found = checks.run(self_test=False)
     if arguments.json:
         report.show_json(found)
     else:

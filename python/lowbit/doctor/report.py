@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lowbit.doctor import gpus
-from lowbit.doctor.examination import Findings
+from lowbit.doctor.checks import Findings
 
 _PASSED = "OK"
 _FAILED = "FAILED"
@@ -123,15 +123,15 @@ def _cell(results: dict[str, str], op: str) -> str:
 
 
 def problems(found: Findings) -> Iterator[Line]:
-    """What is wrong and what mends it, or that all is well."""
+    """What is wrong and what fixes it, or that all is well."""
     yield Line()
     if not found.problems:
         yield Line("All is well.", "bold green")
         return
-    yield Line("To mend:", "bold red")
+    yield Line("To fix:", "bold red")
     for number, problem in enumerate(found.problems, 1):
         yield Line(f"{number}. {problem.wrong}")
-        for line in problem.mend:
+        for line in problem.fix:
             yield Line(f"   {line}", "cyan" if line.startswith(" ") else "")
 
 
@@ -139,4 +139,4 @@ def hint(found: Findings) -> Iterator[Line]:
     """Where to read what is wrong, if anything is."""
     if found.problems:
         yield Line()
-        yield Line("There is something to mend: python -m lowbit doctor", "bold red")
+        yield Line("There is something to fix: python -m lowbit doctor", "bold red")

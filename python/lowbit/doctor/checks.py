@@ -34,15 +34,15 @@ exec(marshal.load(sys.stdin.buffer), {{"__name__": "__main__"}})
 
 @dataclass(frozen=True)
 class Problem:
-    """Something to mend.
+    """Something to fix.
 
     Attributes:
         wrong: What is wrong.
-        mend: Lines that say what to do; indented ones are commands.
+        fix: Lines that say what to do; indented ones are commands.
     """
 
     wrong: str
-    mend: list[str]
+    fix: list[str]
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Findings:
         tensorflow_has_cuda: Whether TensorFlow was built for GPUs.
         tensorflow_gpus: Those that it sees.
         self_test: "OK" or an error, by device and op.
-        problems: What there is to mend.
+        problems: What there is to fix.
     """
 
     lowbit: str = __version__
@@ -95,7 +95,7 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
 
 
-def examine(self_test: bool) -> Findings:
+def run(self_test: bool) -> Findings:
     """Finds out how lowbit fares here.
 
     Args:
@@ -220,9 +220,9 @@ def _import_problems(told: dict[str, Any]) -> list[Problem]:
             return [Problem(wrong, ["Let Keras run on TensorFlow:", "    unset KERAS_BACKEND"])]
         return [Problem(wrong, _reinstall())]
     if "lowbit_error" in told:
-        wrong, *mend = told["lowbit_error"].splitlines()
-        mend = [line for line in mend if line != _loader.HINT]
-        return [Problem(wrong, mend or [f"Install lowbit anew, {_loader.IN_SOURCE}", *_build()])]
+        wrong, *fix = told["lowbit_error"].splitlines()
+        fix = [line for line in fix if line != _loader.HINT]
+        return [Problem(wrong, fix or [f"Install lowbit anew, {_loader.IN_SOURCE}", *_build()])]
     if told["stage"] is None:
         return []
     wrong = f"Python {told['ended']} while {told['stage']}"
@@ -263,8 +263,8 @@ def gpu_problems(found: Findings) -> list[Problem]:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if found.gpus and found.tensorflow_has_cuda and not found.tensorflow_gpus and not hidden:
         wrong = "TensorFlow sees no GPU, though the driver does: it finds no CUDA libraries"
-        mend = ["Install them:", '    pip install "tensorflow[and-cuda]==' + f'{found.tensorflow}"']
-        problems.append(Problem(wrong, mend))
+        fix = ["Install them:", '    pip install "tensorflow[and-cuda]==' + f'{found.tensorflow}"']
+        problems.append(Problem(wrong, fix))
     return problems
 
 
@@ -289,8 +289,8 @@ def _reinstall() -> list[str]:
 def _older_cuda(major: str) -> list[str]:
     if int(major) < 12:
         return ["Update the driver."]
-    mend = f"Update the driver, or build lowbit with CUDA {major}, {_loader.IN_SOURCE}"
-    return [mend, *_build(f"CUDA_HOME=/usr/local/cuda-{major} ")]
+    fix = f"Update the driver, or build lowbit with CUDA {major}, {_loader.IN_SOURCE}"
+    return [fix, *_build(f"CUDA_HOME=/usr/local/cuda-{major} ")]
 
 
 def _other_library() -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lowbit.keras_clone`: which layers become quantized ones, and that nothing else changes."""
+"""`lowbit.quantize_model`: which layers become quantized ones, and that nothing else changes."""
 
 import keras
 import numpy as np
@@ -63,7 +63,7 @@ INNER = ["depthwise", "separable", "transposed"]
 def test_with_a_quantizer_that_changes_nothing_it_computes_the_same(make):
     model = make()
     model.layers[2].trainable = False
-    clone = lowbit.keras_clone(model, same)
+    clone = lowbit.quantize_model(model, same)
     assert len(quantized(clone)) == (2 if make is functional else 3)
     np.testing.assert_allclose(clone(X), model(X), rtol=1e-5, atol=1e-6)
     assert [w.name for w in clone.weights] == [w.name for w in model.weights]
@@ -81,12 +81,12 @@ def test_with_a_quantizer_that_changes_nothing_it_computes_the_same(make):
     ],
 )
 def test_first_and_last_layer(arguments, expected):
-    clone = lowbit.keras_clone(MODELS["input"](), TERNARY, **arguments)
+    clone = lowbit.quantize_model(MODELS["input"](), TERNARY, **arguments)
     assert quantized(clone) == expected
 
 
 def test_nested_models():
-    clone = lowbit.keras_clone(functional(), TERNARY, "linear")
+    clone = lowbit.quantize_model(functional(), TERNARY, "linear")
     assert sorted(quantized(clone)) == ["deepest", "shared"]
     assert type(clone.get_layer("wrapped").layer) is keras.layers.Dense
     assert clone(X).shape == (2, 3)
@@ -94,7 +94,7 @@ def test_nested_models():
 
 def test_quantizers_and_weights():
     model = MODELS["input"]()
-    clone = lowbit.keras_clone(model, "ttq", "linear")
+    clone = lowbit.quantize_model(model, "ttq", "linear")
     for name in INNER:
         layer = clone.get_layer(name)
         assert layer.input_quantizer == lowbit.get("linear")
@@ -106,16 +106,16 @@ def test_quantizers_and_weights():
 
 
 def test_a_clone_of_a_clone_keeps_its_quantizers_and_scales():
-    clone = lowbit.keras_clone(MODELS["input"](), "ttq")
+    clone = lowbit.quantize_model(MODELS["input"](), "ttq")
     clone.get_layer("depthwise").kernel_quantizer.positive.assign(7.0)
-    again = lowbit.keras_clone(clone, TERNARY, skip_first=False)
+    again = lowbit.quantize_model(clone, TERNARY, skip_first=False)
     assert repr(again.get_layer("depthwise").kernel_quantizer) == repr(lowbit.get("ttq"))
     assert again.get_layer("depthwise").kernel_quantizer.positive.numpy() == 7
     assert again.get_layer("first").kernel_quantizer == lowbit.get(TERNARY)
 
 
 def test_unbuilt_model():
-    clone = lowbit.keras_clone(sequential(), TERNARY)
+    clone = lowbit.quantize_model(sequential(), TERNARY)
     assert clone(X).shape == (2, 3)
     assert quantized(clone) == INNER
 
@@ -131,7 +131,7 @@ def test_what_preprocessing_layers_have_learned():
     ):
         hidden = keras.ops.cast(first(inputs), "float32")
         model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-        clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+        clone = lowbit.quantize_model(model, same, skip_first=False, skip_last=False)
         np.testing.assert_array_equal(clone(batch), model(batch))
 
 
@@ -179,7 +179,7 @@ def trained(cls=Ternary):
 @pytest.mark.parametrize("cls", [Ternary, BuiltByCall])
 def test_trained_scales_of_a_layer_of_the_users_own(cls):
     model = trained(cls)
-    clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+    clone = lowbit.quantize_model(model, same, skip_first=False, skip_last=False)
     ternary = clone.layers[0].ternary
     assert [float(ternary.positive), float(ternary.negative)] == [3.0, 4.0]
     np.testing.assert_array_equal(clone(X[0, 0]), model(X[0, 0]))
@@ -188,7 +188,7 @@ def test_trained_scales_of_a_layer_of_the_users_own(cls):
 
 def test_scales_that_are_not_yet_there():
     model = with_ternary(keras.layers.Dense(3, name="last"))
-    clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+    clone = lowbit.quantize_model(model, same, skip_first=False, skip_last=False)
     np.testing.assert_array_equal(clone(X[0, 0]), model(X[0, 0]))
 
 
@@ -197,7 +197,7 @@ def test_a_layer_that_was_built_before_its_model():
     normalization.adapt(5 + 3 * X[0, 0])
     last.build((None, 3))
     model = keras.Sequential([normalization, last])
-    clone = lowbit.keras_clone(model, same, skip_first=False, skip_last=False)
+    clone = lowbit.quantize_model(model, same, skip_first=False, skip_last=False)
     np.testing.assert_array_equal(clone(X[0, 0]), model(X[0, 0]))
 
 
@@ -212,7 +212,7 @@ def test_weights_that_a_clone_has_no_place_for(weights):
     model = keras.Sequential([keras.Input([3]), layer, keras.layers.Dense(3)])
     message = f"the layer mine must make all its weights in __init__ or build, .* got .*{weights} f"
     with pytest.raises(ValueError, match=message):
-        lowbit.keras_clone(model, TERNARY, skip_first=False, skip_last=False)
+        lowbit.quantize_model(model, TERNARY, skip_first=False, skip_last=False)
 
 
 def test_refused_models():
@@ -221,11 +221,11 @@ def test_refused_models():
             return inputs
 
     with pytest.raises(ValueError, match="Sequential or functional, got the subclassed Subclassed"):
-        lowbit.keras_clone(Subclassed(), TERNARY)
+        lowbit.quantize_model(Subclassed(), TERNARY)
     with pytest.raises(TypeError, match="model must be a Keras model, got Dense"):
-        lowbit.keras_clone(keras.layers.Dense(3), TERNARY)
+        lowbit.quantize_model(keras.layers.Dense(3), TERNARY)
     with pytest.raises(ValueError, match="kernel_quantizer: a quantizer must be one of"):
-        lowbit.keras_clone(MODELS["input"](), "ternary")
+        lowbit.quantize_model(MODELS["input"](), "ternary")
 
     class Scaled(keras.Sequential):
         def call(self, inputs, training=None):
@@ -233,10 +233,10 @@ def test_refused_models():
 
     within = keras.Sequential([keras.Input([3]), Scaled([keras.layers.Dense(3)])])
     with pytest.raises(ValueError, match="as its layers say, got Scaled with its own call"):
-        lowbit.keras_clone(within, TERNARY)
+        lowbit.quantize_model(within, TERNARY)
     lora = keras.Sequential([keras.Input([3]), keras.layers.Dense(3, lora_rank=2)])
     with pytest.raises(ValueError, match="lora_rank must be None in QuantDense"):
-        lowbit.keras_clone(lora, TERNARY, skip_first=False, skip_last=False)
+        lowbit.quantize_model(lora, TERNARY, skip_first=False, skip_last=False)
 
 
 def dense(count):
@@ -256,14 +256,14 @@ def dense(count):
 )
 def test_nothing_to_quantize(count, arguments, message):
     with pytest.raises(ValueError, match=message):
-        lowbit.keras_clone(dense(count), TERNARY, **arguments)
+        lowbit.quantize_model(dense(count), TERNARY, **arguments)
 
 
 def test_no_quantizer():
     with pytest.raises(ValueError, match="kernel_quantizer or input_quantizer must be given"):
-        lowbit.keras_clone(dense(3))
-    assert quantized(lowbit.keras_clone(dense(3), input_quantizer="linear")) == ["dense1"]
-    clone = lowbit.keras_clone(dense(1), TERNARY, skip_first=False, skip_last=False)
+        lowbit.quantize_model(dense(3))
+    assert quantized(lowbit.quantize_model(dense(3), input_quantizer="linear")) == ["dense1"]
+    clone = lowbit.quantize_model(dense(1), TERNARY, skip_first=False, skip_last=False)
     assert quantized(clone) == ["dense0"]
 
 
@@ -299,8 +299,8 @@ def test_weights_of_a_float_model(name, quantizer, tmp_path):
         model, twin = subclassed(), subclassed(quantizer)
     else:
         model = MODELS[name]()
-        twin = lowbit.keras_clone(MODELS[name](), quantizer)
-        expected = lowbit.keras_clone(model, quantizer)
+        twin = lowbit.quantize_model(MODELS[name](), quantizer)
+        expected = lowbit.quantize_model(model, quantizer)
     path = tmp_path / "float.weights.h5"
     model.save_weights(path)
     lowbit.load_float_weights(twin, path)
@@ -354,14 +354,14 @@ def test_float_weights_that_lack_scales_change_nothing(tmp_path):
 @pytest.mark.parametrize("name", [*MODELS, "subclassed"])
 def test_load_weights_names_what_loads_them(name, tmp_path):
     model = subclassed() if name == "subclassed" else MODELS[name]()
-    twin = subclassed("ttq") if name == "subclassed" else lowbit.keras_clone(model, TERNARY)
+    twin = subclassed("ttq") if name == "subclassed" else lowbit.quantize_model(model, TERNARY)
     model.save_weights(tmp_path / "float.weights.h5")
     with pytest.raises(ValueError, match=r"loaded by lowbit.load_float_weights\(model, filepath\)"):
         twin.load_weights(tmp_path / "float.weights.h5")
 
 
 def test_weights_that_do_not_fit(tmp_path):
-    model = lowbit.keras_clone(MODELS["input"](), TERNARY)
+    model = lowbit.quantize_model(MODELS["input"](), TERNARY)
     model.save_weights(tmp_path / "quantized.weights.h5")
     with pytest.raises(ValueError, match="could not be loaded"):
         lowbit.load_float_weights(model, tmp_path / "quantized.weights.h5")

@@ -24,7 +24,7 @@ _FLOATS = {quantized: stock for stock, quantized in OF_KERAS.items()}
 _COMPUTES = ("call", "train_step", "test_step", "predict_step", "compute_loss")
 
 
-def keras_clone(
+def quantize_model(
     model: keras.Model,
     kernel_quantizer: Any = None,
     input_quantizer: Any = None,
