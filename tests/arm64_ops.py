@@ -26,9 +26,11 @@ def results(dtype: tf.DType) -> list[tf.Tensor]:
         tape.watch([x, *scales])
         outputs += [record.call(ops, x) for record in catalogue.QUANTIZERS]
         outputs += [record.of_channels(ops, x) for record in catalogue.CHANNELS]
+        outputs.append(ops.linear_mid_tread_half_quantizer(x, 3, 2.0))
         outputs.append(ops.ttq_weight_quantizer(x, *scales, 0.05))
     gradients = [tape.gradient(y, x, output_gradients=dy) for y in outputs]
-    return [*outputs, *gradients, *tape.gradient(outputs[-1], scales, output_gradients=dy)]
+    sums = ops.pact_quantizer_grad(dy, x, 1.5)
+    return [*outputs, *sums, *gradients, *tape.gradient(outputs[-1], scales, output_gradients=dy)]
 
 
 for dtype in DTYPES:

@@ -54,7 +54,7 @@ class Record:
     @property
     def function(self) -> str:
         """Its name in `lowbit.ops` and `lowbit_numpy`; that of its factory, unless a gradient's."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.op).lower()
+        return function(self.op)
 
     @property
     def is_gradient(self) -> bool:
@@ -88,6 +88,11 @@ class Record:
         """What such a call must give."""
         named = dict(zip(self.tensors, tensors, strict=True))
         return self.expected({**named, **self.arguments, **arguments})
+
+
+def function(op: str) -> str:
+    """The name of an op's function in `lowbit.ops`; of a quantizer's factory, too."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", op).lower()
 
 
 def _axis(a: Arguments) -> int | None:
@@ -192,7 +197,7 @@ RECORDS = (
         passes=2,
     ),
 )
-# The alias of a quantizer of weights, where any would do.
+# The alias of ternary weights: where a test needs some quantizer with a threshold, and channels.
 TERNARY = "twn"
 BY_NAME = {record.name: record for record in RECORDS}
 # Of a statistic for each channel, if they are told so.

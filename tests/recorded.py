@@ -2,11 +2,12 @@
 """All ops, as `registry.txt` records them: what is tested of every op needs no list of its own."""
 
 import pathlib
-import re
 
+from catalogue import function
 from google.protobuf import text_format
 from tensorflow.core.framework.op_def_pb2 import OpList
 
+__all__ = ["OPS", "PATH", "QUANTIZERS", "STRAIGHT_THROUGH", "function", "hyper_parameters"]
 PATH = pathlib.Path(__file__).with_name("registry.txt")
 OPS = {op.name: op for op in text_format.Parse(PATH.read_text(), OpList()).op}
 QUANTIZERS = tuple(name for name in OPS if not name.endswith("Grad"))
@@ -19,8 +20,3 @@ STRAIGHT_THROUGH = tuple(
 def hyper_parameters(op_type):
     """The names of the inputs that are no tensors of values: numbers of a dtype of their own."""
     return [argument.name for argument in OPS[op_type].input_arg if argument.type_attr != "T"]
-
-
-def function(op_type):
-    """The name of an op's function in `lowbit.ops`; of a quantizer's factory, too."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", op_type).lower()

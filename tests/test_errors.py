@@ -51,6 +51,8 @@ FACTORY_ERRORS = [  # call, argument, what is required, what was given
     (lambda: linear(2, 1.0, lambda: 0), "backward", r"backward\(op, grad\)", "<function .*"),
     (lambda: channel_wise(lambda op, *, g: g), "backward", r"\(op, grad\)", "<function .*"),
     (lambda: ttq(1.0), "threshold", r"\[0, 1\)", "1.0"),
+    (lambda: FACTORIES[catalogue.TERNARY](threshold=-1), "threshold", ">= 0", "-1"),
+    (lambda: channel_wise(axis=2**31), "axis", "int of 32 bits", "2147483648"),
     (lambda: ttq(1 - 1e-12), "threshold", r"\[0, 1\)", "0.999999999999"),
     (lambda: ttq(initial="foo"), "initial", "mean", "'foo'"),
 ]

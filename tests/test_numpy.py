@@ -203,6 +203,16 @@ def test_rank_0(kernel, dtype):
     assert bytes_of(y) == bytes_of(call(kernel, inputs))
 
 
+def test_pact_is_the_linear_quantizer(dtype):
+    x = random_inputs("linear", 5000, dtype)[0]
+    right = lowbit_numpy.linear_mid_tread_half_quantizer(x, 3, 0.7)
+    out = np.empty_like(x)
+    assert lowbit_numpy.pact_quantizer(x, 3, 0.7, out=out, threads=2) is out
+    assert bytes_of([out]) == bytes_of([right])
+    with pytest.raises(ValueError, match="max_value must be finite and > 0, got 0"):
+        lowbit_numpy.pact_quantizer(x, 3, 0)
+
+
 def test_full_precision_clips(dtype):
     x = random_inputs("linear", 1000, dtype)[0]
     y = lowbit_numpy.linear_mid_tread_half_quantizer(x, np.int32(32), np.float32(2))

@@ -4,6 +4,10 @@
 What it shares with the other quantizers is tested with them.
 """
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -261,3 +265,137 @@ def test_summary():
     between = by_path["between"]
     assert (between.parameters, between.bytes, between.float32_bytes) == (1, 4, 0)
     assert between.macs == {}
+
+
+def test_constraint_and_regularizer():
+    layer = layers.QuantDense(
+        2, kernel_quantizer="binary", input_quantizer="pact", scale_constraint="non_neg"
+    )
+    alone = layers.Quantize("pact", scale_constraint="non_neg")
+    for one in (layer, alone):
+        one.build((None, 4))
+        (maximum,) = [w for w in one.weights if w.name == "max_value"]
+        assert isinstance(maximum.constraint, keras.constraints.NonNeg)
+        again = type(one).from_config(one.get_config())
+        assert isinstance(again.scale_constraint, keras.constraints.NonNeg)
+    alone.quantizer.max_value.regularizer = keras.regularizers.L2(0.01)
+    alone(X)
+    assert float(sum(alone.losses)) == pytest.approx(0.36)
+
+
+def test_it_is_not_for_kernels():
+    with pytest.raises(ValueError, match="kernel_quantizer must be for weights, got PACTQuantizer"):
+        layers.QuantDense(2, kernel_quantizer="pact")
+
+
+def test_a_variable_of_keras_is_a_maximum():
+    variable = keras.Variable(1.5)
+    with tf.GradientTape() as tape:
+        y = ops.pact_quantizer(X, 2, variable)
+    assert np.max(y) == 1.5
+    assert tape.gradient(y, variable.value) == np.sum(X >= 1.5)
+    with pytest.raises(TypeError, match="max_value must have dtype float32 or float64, got int32"):
+        ops.pact_quantizer(X, 2, keras.Variable(1, dtype="int32"))
+
+
+def test_in_the_build_of_a_layer_of_the_users_own(tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    class Built(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.quantizer = lowbit.pact_quantizer(2, 0.5)
+
+        def build(self, shape):
+            self.quantizer.build(shape)
+
+        def call(self, x):
+            return self.quantizer(x)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    network = keras.Sequential([keras.Input((4,)), Built(), keras.layers.Dense(1)])
+    assert maxima(network) == [0.5]
+    network.compile("adam", "mse")
+    network.fit(X, X[:, :1], verbose=0)
+    network.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert maxima(loaded) == maxima(network) != [0.5]
+    for kept, ours in zip(loaded.optimizer.variables, network.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(kept, ours)
+
+
+def test_float_weights(tmp_path):
+    floats = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")])
+    floats.save_weights(tmp_path / "float.weights.h5")
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.QuantDense(2, input_quantizer="pact", name="dense"),
+            layers.Quantize("pact"),
+        ]
+    )
+    for weight in network.weights:
+        weight.assign(9 * tf.ones(weight.shape))
+    lowbit.load_float_weights(network, tmp_path / "float.weights.h5")
+    assert maxima(network) == [6, 6]
+    np.testing.assert_array_equal(network.weights[0], floats.weights[0])
+
+
+def test_monitor():
+    network = model()
+    monitor = lowbit.callbacks.QuantizationMonitor()
+    network.fit(X, X[:, :1], epochs=2, verbose=0, callbacks=[monitor])
+    for path, value in zip(("first", "between"), maxima(network), strict=True):
+        assert monitor.history[f"{path}/max_value"][-1] == value
+    network.layers[1].quantizer.max_value.assign(-1.0)
+    with pytest.warns(UserWarning, match="between: the trained max_value must be finite and > 0"):
+        monitor.on_epoch_end(2, {})
+
+
+def test_a_subclass_of_the_users_own():
+    class Own(lowbit.quantizers.PACTQuantizer):
+        pass
+
+    quantizer = Own(2, 1.5)
+    assert np.max(tf.function(quantizer)(tf.constant(X))) == 1.5
+
+    class Nameless(lowbit.quantizers.TrainedQuantizer):
+        pass
+
+    with pytest.raises(TypeError, match=r"Nameless\.scale_names must name its trained scalars"):
+        Nameless()
+
+
+LATE = """
+from lowbit.quantizers import PACTQuantizer
+import lowbit, pickle, sys, tensorflow as tf
+assert "keras" not in sys.modules
+
+class Own(lowbit.quantizers.TTQWeightQuantizer):
+    pass
+
+print(tf.function(Own())(tf.constant([1.0, -2.0])).numpy().tolist())
+import keras
+
+class Layer(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.quantizer = PACTQuantizer(2)
+
+    def call(self, x):
+        return self.quantizer(x)
+
+layer = Layer()
+layer(tf.ones([3]))
+print([w.name for w in layer.trainable_weights])
+print(float(pickle.loads(pickle.dumps(layer.quantizer)).max_value.numpy()))
+"""
+
+
+def test_a_class_that_was_imported_before_keras():
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "KERAS_BACKEND": "tensorflow"}
+    command = [sys.executable, "-c", LATE]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.splitlines() == ["[1.0, -1.0]", "['max_value']", "6.0"]

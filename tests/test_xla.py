@@ -53,6 +53,12 @@ HYPER_PARAMETERS = {
     for name in catalogue.NUMBERS
     if name in record.arguments
 }
+for _name in ("ttq", "ttq_grad"):  # whose threshold has a limit besides
+    HYPER_PARAMETERS[f"{_name}, limit"] = (
+        catalogue.BY_NAME[_name].taking(ops, "threshold"),
+        (1.0,),
+        r"threshold must be in \[0, 1\)",
+    )
 
 
 def by_xla(function, *arguments):

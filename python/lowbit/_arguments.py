@@ -108,6 +108,10 @@ def scalar(value: Any, name: str, dtypes: frozenset[tf.DType], hint: tf.DType) -
         return number if hint is tf.float32 else tf.constant(number, hint)
     if isinstance(value, np.ndarray) and value.dtype in [d.as_numpy_dtype for d in dtypes]:
         return tf.convert_to_tensor(value)
+    if hasattr(value, "__tf_tensor__"):  # a variable of Keras's
+        value = tf.convert_to_tensor(value)
+        _check_dtype(value, name, dtypes)
+        return value
     raise TypeError(f"{name} must be a scalar of dtype {hint.name}, got {shown(value)}")
 
 
@@ -254,6 +258,8 @@ def _number(
     """A number that `fits`, also once it is rounded to the dtype of the op's hyper-parameters."""
     if is_tensor(value):
         return _scalar_tensor(value, name, dtypes)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {required}, got {shown(value)}")
     number = rounded(value, name)

@@ -19,8 +19,8 @@ def get(
     """The quantizer that an identifier stands for.
 
     `"linear"` has 2 bits and a maximum of 2, as Blueoil's networks; `"ttq"` starts its scales at
-    the mean of the absolute weights; all others have the
-    defaults of their factories, and `"pact"` 2 bits.
+    the mean of the absolute weights; `"pact"` has 2 bits; all others have the defaults of their
+    factories.
 
     Args:
         identifier: One of

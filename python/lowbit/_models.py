@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from lowbit.layers import Quantized
+from lowbit.layers import Quantize, Quantized
 
 
 def is_graph(layer: Any) -> bool:
@@ -32,7 +32,21 @@ def quantized_layers(model: Any) -> dict[str, Quantized]:
         An entry for each layer, in the order of the model; a layer that is used twice has one. Of
         two layers with one name, which a subclassed model may have, the second is "name_2".
     """
-    found: dict[str, Quantized] = {}
+    return _found(model, Quantized)
+
+
+def trained_activations(model: Any) -> dict[str, Any]:
+    """The quantizers of inputs that have trained scales, by the paths of the layers with them."""
+    found = {}
+    for path, layer in _found(model, (Quantized, Quantize)).items():
+        quantizer = layer.input_quantizer if isinstance(layer, Quantized) else layer.quantizer
+        if getattr(quantizer, "scale_names", ()):
+            found[path] = quantizer
+    return found
+
+
+def _found(model: Any, kinds: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     seen: set[int] = set()
 
     def visit(layer: Any, path: str) -> None:
@@ -41,7 +55,7 @@ def quantized_layers(model: Any) -> dict[str, Quantized]:
             if id(inner) in seen:
                 continue
             seen.add(id(inner))
-            if isinstance(inner, Quantized):
+            if isinstance(inner, kinds):
                 found[_unused(inner_path, found)] = inner
             else:
                 visit(inner, f"{inner_path}/")

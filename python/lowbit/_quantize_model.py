@@ -15,7 +15,7 @@ _keras.require()
 import keras  # noqa: E402
 
 from lowbit._models import is_graph, layers_within  # noqa: E402
-from lowbit.layers import Quantized  # noqa: E402
+from lowbit.layers import Quantize, Quantized  # noqa: E402
 from lowbit.layers._layers import OF_KERAS  # noqa: E402
 from lowbit.layers._scales import Scales, scales_start_anew  # noqa: E402
 from lowbit.layers._trained import TrainedLayer  # noqa: E402
@@ -81,8 +81,8 @@ def load_float_weights(model: keras.Model, filepath: Any) -> None:
     """Loads the weights of a float model into one that has quantized layers in their places.
 
     Keras names the weights in its files after the classes of the layers, so `model.load_weights`
-    does not find those of a `Conv2D` for a `QuantConv2D`. TTQ's scales, of which the file has none,
-    start from the weights that were loaded.
+    does not find those of a `Conv2D` for a `QuantConv2D`. Trained scales, of which the file has
+    none, start anew: TTQ's from the weights that were loaded.
 
     Args:
         model: Built; Sequential, functional or subclassed.
@@ -107,7 +107,7 @@ def load_float_weights(model: keras.Model, filepath: Any) -> None:
         else:  # which has its layers in the file by the names of its attributes
             model.load_weights(filepath)
     for layer in model._flatten_layers():
-        if isinstance(layer, Quantized):
+        if isinstance(layer, (Quantized, Quantize)):
             layer.reset_scales()
 
 

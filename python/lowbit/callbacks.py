@@ -16,7 +16,7 @@ _keras.require()
 
 import keras  # noqa: E402
 
-from lowbit._models import quantized_layers  # noqa: E402
+from lowbit._models import quantized_layers, trained_activations  # noqa: E402
 
 
 class QuantizationMonitor(keras.callbacks.Callback):
@@ -32,6 +32,10 @@ class QuantizationMonitor(keras.callbacks.Callback):
         PATH/positive    TTQ's scales
         PATH/negative
 
+    and for each quantizer of activations that is trained, under the path of the layer that has it
+
+        PATH/max_value   PACT's maximum
+
     A kernel without elements, as of an input of size 0, is left out.
 
     Those are many in a network of many layers, and Keras prints all of them after each epoch. Its
@@ -44,7 +48,8 @@ class QuantizationMonitor(keras.callbacks.Callback):
     the names above.
 
     It warns (`UserWarning`, once a kernel and reason) where a quantized kernel is all zero, has one
-    sign only or is not finite, and where a scale of TTQ is negative.
+    sign only or is not finite, where a scale of TTQ is negative, and where PACT's maximum is not
+    finite or not above 0.
 
     Keras hands the same `logs` to all callbacks, in the order of the list and last to its own
     History. Loggers such as CSVLogger and TensorBoard thus record these values if they come after
@@ -91,6 +96,11 @@ class QuantizationMonitor(keras.callbacks.Callback):
             flips += flipped
             count += quantized.size
             self._warn_of(path, quantized, scales)
+        for path, quantizer in trained_activations(self.model).items():
+            for name in quantizer.scale_names if quantizer.scales is not None else ():
+                found[f"{path}/{name}"] = value = float(_array(getattr(quantizer, name)))
+                if not 0 < value < np.inf:
+                    self._warn(path, f"the trained {name} must be finite and > 0, got {value}")
         for name, value in found.items():
             self.history.setdefault(name, []).append(value)
         if logs is not None and self._detail == "layers":

@@ -252,6 +252,7 @@ class _PACTQuantizer(tf.Module):
         super().__init__()
         self.bit = bit
         self.dtype = tf.as_dtype(dtype)
+        self.scale_dtype = tf.float64 if self.dtype == tf.float64 else tf.float32
         self.initial = initial
         self.max_value: tf.Variable | None = None
 
@@ -263,25 +264,24 @@ class _PACTQuantizer(tf.Module):
 
     def initial_scale(self, x: tf.Tensor) -> tf.Tensor:
         """What `max_value` is at first."""
-        return tf.constant(self.initial, self.dtype)
+        return tf.constant(self.initial, self.scale_dtype)
 
     def _quantize(self, x: tf.Tensor, max_value: tf.Tensor) -> tf.Tensor:
         levels = 2.0**self.bit - 1
 
         @tf.custom_gradient
         def quantize(x: tf.Tensor, max_value: tf.Tensor) -> Any:
-            y = tf.clip_by_value(x, 0.0, max_value)
+            wide = tf.cast(x, self.scale_dtype)
+            y = tf.clip_by_value(wide, 0.0, max_value)
             if self.bit != 32:
                 y = tf.floor(y * (levels / max_value) + 0.5) * (max_value / levels)
 
             def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                zero = tf.zeros([], self.dtype)
-                return (
-                    tf.where((x > 0) & (x < max_value), dy, zero),
-                    tf.reduce_sum(tf.where(x >= max_value, dy, zero)),
-                )
+                above = tf.where(wide >= max_value, tf.cast(dy, self.scale_dtype), 0)
+                inside = (wide > 0) & (wide < max_value)
+                return tf.where(inside, dy, tf.zeros([], self.dtype)), tf.reduce_sum(above)
 
-            return y, gradient
+            return tf.cast(y, self.dtype), gradient
 
         return quantize(x, max_value)
 

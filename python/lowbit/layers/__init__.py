@@ -11,7 +11,7 @@ Each takes the arguments of its Keras layer and, by keyword only:
 
     kernel_quantizer   what the kernel goes through in each call; the latent kernel is trained
     input_quantizer    what the inputs go through
-    scale_constraint   a Keras constraint on the trained scales (TTQ's), such as "non_neg"
+    scale_constraint   a Keras constraint on the trained scales (TTQ's, PACT's), such as "non_neg"
 
 A quantizer is given as whatever `lowbit.get` takes. By alias or configuration it gets the dtype of
 the layer's policy (kernels: the variable dtype, inputs: the compute dtype) and the channel axis of
@@ -20,7 +20,7 @@ before keeps its axis, must have the right dtype, and is copied, so that one obj
 layers. Any other callable is used as it is.
 
 `layer.kernel` is the latent kernel, which is saved, regularised and constrained as usual, and
-`layer.quantized()` has the quantized one. TTQ's scales are weights of the layer.
+`layer.quantized()` has the quantized one. Trained scales are weights of the layer.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ class Quantize(keras.layers.Layer):
 
     Args:
         quantizer: See `lowbit.get`; the default, `"linear"`, is 2 bits from 0 to 2.
+        scale_constraint: A Keras constraint on the trained scales (PACT's).
         **kwargs: Of `keras.layers.Layer`.
 
     Raises:
@@ -32,8 +33,11 @@ class Quantize(keras.layers.Layer):
             one of Keras's own quantization.
     """
 
-    def __init__(self, quantizer: Any = "linear", **kwargs: Any) -> None:
+    def __init__(
+        self, quantizer: Any = "linear", *, scale_constraint: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.scale_constraint = keras.constraints.get(scale_constraint)
         refuse_quantized_policy(self, self.dtype_policy)
         found = activation_quantizer("quantizer", quantizer, self.compute_dtype)
         if found is None:
@@ -45,7 +49,7 @@ class Quantize(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Makes the trained scales of the quantizer, if it has some: weights of the layer."""
-        add_scales(self, "scales", self.quantizer)
+        add_scales(self, "scales", self.quantizer, None, self.scale_constraint)
         super().build(input_shape)
 
     def reset_scales(self) -> None:
@@ -63,4 +67,6 @@ class Quantize(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The configuration of the layer, and the quantizer."""
-        return {**super().get_config(), "quantizer": _identifiers.serialize(*self._identifier)}
+        quantizer = _identifiers.serialize(*self._identifier)
+        constraint = keras.constraints.serialize(self.scale_constraint)
+        return {**super().get_config(), "quantizer": quantizer, "scale_constraint": constraint}

@@ -77,7 +77,7 @@ class Quantized(keras.layers.Layer):
 
     Attributes:
         input_quantizer: What the inputs of each call go through, or None.
-        scale_constraint: The constraint on the trained scales of the kernel quantizers, or None.
+        scale_constraint: The constraint on the trained scales of its quantizers, or None.
     """
 
     quantized_kernels: tuple[QuantizedKernel, ...]
@@ -98,6 +98,8 @@ class Quantized(keras.layers.Layer):
             found = quantizer(
                 kernel.argument, identifiers[kernel.argument], self.variable_dtype, kernel.axis
             )
+            if getattr(found, "for_activations", False):
+                raise ValueError(f"{kernel.argument} must be for weights, got {found!r}")
             hold(self, kernel.argument, found)
         found = activation_quantizer("input_quantizer", input_quantizer, self.compute_dtype)
         hold(self, "input_quantizer", found)
@@ -171,7 +173,7 @@ class Quantized(keras.layers.Layer):
             check_axis(kernel.argument, found, len(kernel.latent(self).shape))
             latent = kernel.latent(self)
             add_scales(self, f"{kernel.name}_scales", found, latent, self.scale_constraint)
-        add_scales(self, "input_scales", self.input_quantizer)
+        add_scales(self, "input_scales", self.input_quantizer, None, self.scale_constraint)
 
     def load_own_variables(self, store: Any) -> None:
         """As in Keras, but names what loads the weights of a float model."""

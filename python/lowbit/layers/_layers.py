@@ -19,7 +19,7 @@ class QuantDense(Quantized, keras.layers.Dense):
         *args: Of `keras.layers.Dense`.
         kernel_quantizer: Of the kernel, see `lowbit.get`. Channels: the units.
         input_quantizer: Of the inputs, see `lowbit.get`.
-        scale_constraint: A Keras constraint on the trained scales of kernel quantizers (TTQ's).
+        scale_constraint: A Keras constraint on the trained scales (of TTQ, and of PACT).
         **kwargs: Of `keras.layers.Dense`.
 
     Raises:

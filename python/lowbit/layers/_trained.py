@@ -72,6 +72,19 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
         self.supports_jit = supports_jit(self)
         self._is_decided = False
 
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the scales, for a layer that does so in its own `build`.
+
+        But not where they start from the first weights: a first call makes these.
+
+        Args:
+            input_shape: Of what it will be called with; it does not matter.
+        """
+        if self.scales is None and not self.starts_at_mean:
+            self._add_scales(
+                dict.fromkeys(self.scale_names, lambda *_, **__: self.initial_scale(None))
+            )
+
     def _has_keras_scales(self) -> bool:
         scales = self.scales
         return scales is not None and isinstance(scales[0], keras.Variable)
@@ -195,6 +208,7 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
                 return
             self._trace = None
             self.built = True
+            self._tracker.unlock()  # which a `build` before has closed
             for scale in scales.values():
                 self._track_variable(scale)
             self.set_scales(tuple(scales.values()))
@@ -267,10 +281,20 @@ def make_layers() -> None:
             base.replace(cls)
             for module in (quantizers, sys.modules[plain.__module__]):
                 setattr(module, plain.__name__, cls)
+            _make_instead(plain, cls)
     for earlier in list(TrainedQuantizer.without_keras):
         if type(earlier) in made:  # not a class of the user's own
             earlier.__class__ = made[type(earlier)]
             earlier._become_layer()
+
+
+def _make_instead(plain: Any, layer: Any) -> None:
+    """Lets a class that was imported before Keras make instances of the one that is a layer."""
+
+    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return layer.__new__(layer) if cls is plain else object.__new__(cls)
+
+    plain.__new__ = new
 
 
 def _layer_class(plain: type[TrainedQuantizer]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from lowbit import _autograph
 from lowbit.quantizers.base import Quantizer
 
 
@@ -37,6 +38,8 @@ class TrainedQuantizer(Quantizer):
 
     def __init__(self) -> None:
         super().__init__()
+        if not self.scale_names:
+            raise TypeError(f"{type(self).__name__}.scale_names must name its trained scalars")
         for name in self.scale_names:
             setattr(self, name, None)
         self.without_keras.add(self)
@@ -59,6 +62,7 @@ class TrainedQuantizer(Quantizer):
         """Those that are trained."""
         return len(self.scale_names)
 
+    @_autograph.leave
     def _scales_for(self, x: tf.Tensor | tf.Variable) -> tuple[Any, ...]:
         """Those of a call."""
         if tf.compat.v1.executing_eagerly_outside_functions():
