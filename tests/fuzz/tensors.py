@@ -92,16 +92,20 @@ def _wrong_tensor(case):
     )
 
 
+def _wrong_number(case, call, name):
+    dtype = tf.int32 if name == "bit" else case.pick((tf.float32, tf.float64))
+    if call.function.sums_are_numbers:  # of the type that is computed in
+        dtype = tf.float64 if call.dtype == np.float64 else tf.float32
+    return tf.constant(case.pick(WRONG_AT_RUN_TIME[name]), dtype)
+
+
 def _run_time_value(case, run):
     """A value that only the kernel can know is wrong."""
     functions = [f for f in quantizers.FUNCTIONS if WRONG_AT_RUN_TIME.keys() & set(f.arguments)]
     call = quantizers.random_call(case, functions, wrong_one_in=1 << 30)
     arguments = {**call.tensors, **call.parameters}
     name = case.pick(sorted(WRONG_AT_RUN_TIME.keys() & arguments.keys()))
-    dtype = tf.int32 if name == "bit" else case.pick((tf.float32, tf.float64))
-    if call.function.sums_are_numbers:  # of the type that is computed in
-        dtype = tf.float64 if call.dtype == np.float64 else tf.float32
-    arguments[name] = tf.constant(case.pick(WRONG_AT_RUN_TIME[name]), dtype)
+    arguments[name] = _wrong_number(case, call, name)
     case.call(
         lambda: f"{call.describe()} with {name} = {arguments[name]!r}",
         lambda: run(getattr(ops, call.function.function), arguments),
@@ -260,8 +264,7 @@ def xla(case):
     arguments = _all(call)
     if wrong:
         name = case.pick(sorted(wrong.keys() & arguments.keys()))
-        dtype = tf.int32 if name == "bit" else tf.float32
-        arguments[name] = tf.constant(case.pick(wrong[name]), dtype)
+        arguments[name] = _wrong_number(case, call, name)
     result = case.call(
         lambda: f"{call.describe()} {arguments if wrong else ''} in XLA",
         lambda: _in_function(_op(call), arguments, jit_compile=True),
