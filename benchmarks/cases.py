@@ -115,16 +115,19 @@ def _linear(module: ModuleType, dtype: tf.DType) -> Any:
 
 
 def _ttq(module: ModuleType, dtype: tf.DType) -> Any:
-    quantizer = module.ttq_weight_quantizer(TTQ_THRESHOLD, dtype)
-    quantizer(tf.zeros([1], dtype))  # Makes the variables, which a second tf.function cannot.
+    quantizer = _with_variables(module.ttq_weight_quantizer(TTQ_THRESHOLD, dtype))
     for name, value in TTQ_SCALES.items():
         getattr(quantizer, name).assign(value)
     return quantizer
 
 
 def _pact(module: ModuleType, dtype: tf.DType) -> Any:
-    quantizer = module.pact_quantizer(BIT, MAX_VALUE, dtype)
-    quantizer(tf.zeros([1], dtype))  # as above
+    return _with_variables(module.pact_quantizer(BIT, MAX_VALUE, dtype))
+
+
+def _with_variables(quantizer: Any) -> Any:
+    """Makes them, which a second tf.function cannot."""
+    quantizer(tf.zeros([1], quantizer.dtype))
     return quantizer
 
 

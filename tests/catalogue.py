@@ -66,6 +66,12 @@ class Record:
         """Whether it can have a statistic for each channel."""
         return "axis" in self.arguments
 
+    def required(self, name: str) -> str:
+        """What a message says that one of its numbers must be."""
+        if name == "threshold":
+            return "in [0, 1)" if "positive" in self.arguments else "finite and >= 0"
+        return {"bit": "in 1..32", "max_value": "finite and > 0"}[name]
+
     def call(self, module: Any, *tensors: Any, **arguments: Any) -> Any:
         """Calls its function of a module, with its own arguments but for those that are given."""
         named = dict(zip(self.tensors, tensors, strict=True))

@@ -334,8 +334,8 @@ def test_sums_of_nothing_but_rounding_errors(emulator, cpu, gpu, name):
             inputs = inputs_of(kernel, np.ones_like(dy), dy)
             outputs = run(emulator, kernel, inputs)
             same(outputs, run(cpu, kernel, inputs))
-            sums.append(float(outputs[1][0]))
-    assert len(set(sums)) > len(sums) / 4  # both kernels have the same ones
+        sums.append(float(outputs[1][0]))
+    assert len(set(sums)) > len(sums) / 2
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

@@ -37,6 +37,10 @@ FACTORIES = {
     "pact": lambda q, dtype: q.pact_quantizer(2, 1.5, dtype),
     "pact, 32 bit": lambda q, dtype: q.pact_quantizer(32, 0.7, dtype),
 }
+TERNARY = catalogue.BY_NAME[catalogue.TERNARY]
+FACTORIES["another threshold"] = lambda q, dtype: getattr(q, TERNARY.function)(
+    0.5, dtype, per_channel=True
+)
 for _record in catalogue.CHANNELS:
     if "per_channel" in _record.arguments:
         for _axis in (None, -1, -2):
@@ -143,6 +147,10 @@ def test_stock_ops_take_a_backward_function(name):
         (lambda: stock.linear_mid_tread_half_quantizer(2), "max_value must be finite and > 0"),
         (lambda: stock.ttq_weight_quantizer(1.5), r"threshold must be in \[0, 1\), got 1.5"),
         (lambda: stock.ttq_weight_quantizer(negative_gradient="no"), "'exact' or 'paper', got"),
+        (
+            lambda: getattr(stock, TERNARY.function)(-1.0),
+            "threshold must be finite and >= 0, got -1.0",
+        ),
         (lambda: stock.pact_quantizer(2, -1.0), "initial must be finite and > 0, got -1.0"),
         (
             lambda: stock.binary_channel_wise_mean_scaling_quantizer(axis=2)(tf.ones([2, 2])),

@@ -21,40 +21,43 @@ VECTOR = np.float32([1.0, 2.0])
 linear = lowbit.linear_mid_tread_half_quantizer
 binary = lowbit.binary_mean_scaling_quantizer
 channel_wise = lowbit.binary_channel_wise_mean_scaling_quantizer
-ttq = lowbit.ttq_weight_quantizer
 # A factory of each quantizer, with the arguments that it cannot do without.
-FACTORIES = {alias: functools.partial(cls, **given) for alias, (cls, given) in ALIASES.items()}
+FACTORIES = {
+    alias: functools.partial(getattr(lowbit, catalogue.function(cls.op_type)), **given)
+    for alias, (cls, given) in ALIASES.items()
+}
 
 WRONG = {  # an argument of a factory: what is required, and what is not that
     "dtype": ("half", (0.7, "foo", None)),
     "bit": ("1.*32", (None, 0, 33, -1, 2.5, True, "2")),
     "max_value": ("finite.*> 0", (None, 0, -1.0, NAN, INF, "1", True, 1e39, 1e-50)),
-    "threshold": (r"(>= 0|\[0, 1\))", (None, -0.1, NAN, INF, "0.1", [0.7])),
-    "initial": ("finite", (None, "foo", NAN, INF, True)),
+    "threshold": ("finite and >= 0", (None, -0.1, NAN, INF, "0.1", [0.7])),
+    "initial": ("finite and > 0", (None, "foo", NAN, INF, True, 0.0, -1, "mean")),
     "backward": ("callable", (3, "backward")),
     "per_channel": ("bool", ("yes", 0.7, None)),
     "axis": ("int", (None, 1.5, True, "last", 2**31)),
     "negative_gradient": ("exact.*paper", (None, "foo")),
 }
+WRONG_OF_TTQ = {**WRONG, "threshold": (r"in \[0, 1\)", (*WRONG["threshold"][1], 1.0, 1 - 1e-12))}
+WRONG_OF_TTQ["initial"] = ('finite, or "mean"', (None, "foo", NAN, INF, True))
 FACTORY_ERRORS = [  # call, argument, what is required, what was given
     *(
-        (functools.partial(make, **{name: value}), name, WRONG[name][0], re.escape(repr(value)))
+        (functools.partial(make, **{name: value}), name, wrong[name][0], re.escape(repr(value)))
         for alias, make in FACTORIES.items()
+        for wrong in [WRONG_OF_TTQ if alias == "ttq" else WRONG]
         for name in ALIASES[alias][0].parameters()
-        for value in WRONG[name][1]
+        for value in wrong[name][1]
     ),
     (lambda: linear(), "bit", r"1.*32", "None"),
     (lambda: linear(2), "max_value", "finite.*> 0", "None"),
-    (lambda: lowbit.pact_quantizer(2, 0.0), "initial", "finite.*> 0", "0.0"),
-    (lambda: lowbit.pact_quantizer(2, "mean"), "initial", "finite.*> 0", "'mean'"),
     (lambda: binary(lambda g: g), "backward", r"backward\(op, grad\)", "<function .*"),
     (lambda: linear(2, 1.0, lambda: 0), "backward", r"backward\(op, grad\)", "<function .*"),
     (lambda: channel_wise(lambda op, *, g: g), "backward", r"\(op, grad\)", "<function .*"),
-    (lambda: ttq(1.0), "threshold", r"\[0, 1\)", "1.0"),
-    (lambda: FACTORIES[catalogue.TERNARY](threshold=-1), "threshold", ">= 0", "-1"),
-    (lambda: channel_wise(axis=2**31), "axis", "int of 32 bits", "2147483648"),
-    (lambda: ttq(1 - 1e-12), "threshold", r"\[0, 1\)", "0.999999999999"),
-    (lambda: ttq(initial="foo"), "initial", "mean", "'foo'"),
+    *(
+        (functools.partial(make, axis=2**31), "axis", "an int of 32 bits", "2147483648")
+        for alias, make in FACTORIES.items()
+        if "axis" in ALIASES[alias][0].parameters()
+    ),
 ]
 
 
@@ -71,15 +74,15 @@ def _of_one_argument(function):
 
 
 WRONG_AT_RUN_TIME = {  # what only a kernel sees
-    "bit": (r"1.*32", (0, 33, -5)),
-    "max_value": ("finite.*> 0", (0.0, -1.0, NAN, INF)),
-    "threshold": (r"(>= 0|\[0, 1\))", (-0.25, NAN, INF)),
+    "bit": (0, 33, -5),
+    "max_value": (0.0, -1.0, NAN, INF),
+    "threshold": (-0.25, NAN, INF),
 }
 RUN_TIME_ERRORS = [
     *(
-        (call, value, name, WRONG_AT_RUN_TIME[name][0], f"{value:g}")
-        for _, name, call in calls(catalogue.NUMBERS)
-        for value in WRONG_AT_RUN_TIME[name][1]
+        (call, value, name, re.escape(record.required(name)), f"{value:g}")
+        for record, name, call in calls(catalogue.NUMBERS)
+        for value in WRONG_AT_RUN_TIME[name]
     ),
     *(
         (call, 1.0, name, r"\[0, 1\)", "1")

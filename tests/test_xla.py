@@ -42,23 +42,21 @@ EMPTY = [(0,), (0, 5), (5, 0), (2, 0, 3)]
 XLA_SIZES = [1, 17, 4097, 32767, 32768, SIZES[-1]]
 XLA_CHANNEL_SHAPES = CHANNEL_SHAPES[::2]
 _WRONG = {
-    "bit": ((0, 33, -1), "bit must be in 1..32"),
-    "max_value": ((0.0, -1.0, np.nan, np.inf), "max_value must be finite and > 0"),
-    "threshold": ((-0.1, np.inf, np.nan), r"threshold must be (finite and >= 0|in \[0, 1\))"),
+    "bit": (0, 33, -1),
+    "max_value": (0.0, -1.0, np.nan, np.inf),
+    "threshold": (-0.1, np.inf, np.nan),
 }
 # By op and argument: a function of x and the argument, wrong values, and the message.
 HYPER_PARAMETERS = {
-    f"{record.name}, {name}": (record.taking(ops, name), *_WRONG[name])
+    f"{record.name}, {name}": (
+        record.taking(ops, name),
+        (*_WRONG[name], 1.0) if "positive" in record.arguments else _WRONG[name],
+        f"{name} must be {re.escape(record.required(name))}",
+    )
     for record in catalogue.RECORDS
     for name in catalogue.NUMBERS
     if name in record.arguments
 }
-for _name in ("ttq", "ttq_grad"):  # whose threshold has a limit besides
-    HYPER_PARAMETERS[f"{_name}, limit"] = (
-        catalogue.BY_NAME[_name].taking(ops, "threshold"),
-        (1.0,),
-        r"threshold must be in \[0, 1\)",
-    )
 
 
 def by_xla(function, *arguments):

@@ -66,10 +66,10 @@ if _typing.TYPE_CHECKING:
 # What needs Keras is imported at its first use: the module, and the name in it if it has one.
 _LAZY = {
     "callbacks": ("callbacks", ""),
-    "quantize_model": ("_quantize_model", "quantize_model"),
     "layers": ("layers", ""),
     "load_float_weights": ("_quantize_model", "load_float_weights"),
     "plot": ("_plot", "plot"),
+    "quantize_model": ("_quantize_model", "quantize_model"),
     "summary": ("model_summary.report", "summary"),
 }
 

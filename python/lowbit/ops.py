@@ -56,10 +56,7 @@ def linear_mid_tread_half_quantizer(
     Returns:
         The quantized activations.
     """
-    x = _arguments.tensor(x, "x")
-    bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
-    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
-    return _ops.linear_mid_tread_half_quantizer(x, bit, max_value, name=_arguments.op_name(name))
+    return _mid_tread(_ops.linear_mid_tread_half_quantizer, x, bit, max_value, name)
 
 
 @_autograph.leave
@@ -344,10 +341,7 @@ def pact_quantizer(x: Any, bit: Any, max_value: Any, name: str | None = None) ->
     Returns:
         The quantized activations.
     """
-    x = _arguments.tensor(x, "x")
-    bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
-    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
-    return _ops.pact_quantizer(x, bit, max_value, name=_arguments.op_name(name))
+    return _mid_tread(_ops.pact_quantizer, x, bit, max_value, name)
 
 
 @_autograph.leave
@@ -372,6 +366,13 @@ def pact_quantizer_grad(dy: Any, x: Any, max_value: Any, name: str | None = None
         name=_arguments.op_name(name),
     )
     return PACTGradients(*gradients)
+
+
+def _mid_tread(op: Any, x: Any, bit: Any, max_value: Any, name: Any) -> tf.Tensor:
+    x = _arguments.tensor(x, "x")
+    bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
+    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
+    return op(x, bit, max_value, name=_arguments.op_name(name))
 
 
 def _kind(value: Any) -> str:

@@ -61,6 +61,14 @@ def _first(gradients: Any) -> tf.Tensor:
     return gradients[0] if isinstance(gradients, (tuple, list)) else gradients
 
 
+def _mid_tread(x: tf.Tensor, bit: int, max_value: Any) -> tf.Tensor:
+    y = tf.clip_by_value(x, 0.0, max_value)
+    if bit == 32:
+        return y
+    levels = 2.0**bit - 1
+    return tf.floor(y * (levels / max_value) + 0.5) * (max_value / levels)
+
+
 def linear_mid_tread_half_quantizer(
     bit: int | None = None,
     max_value: float | None = None,
@@ -76,13 +84,10 @@ def linear_mid_tread_half_quantizer(
     if max_value is None or not 0 < max_value < float("inf"):
         raise ValueError(f"max_value must be finite and > 0, got {max_value}")
     dtype = tf.as_dtype(dtype)
-    levels = 2**bit - 1
 
     @tf.custom_gradient
     def quantize(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        y = tf.clip_by_value(x, 0.0, max_value)
-        if bit != 32:
-            y = tf.floor(y * (levels / max_value) + 0.5) * (max_value / levels)
+        y = _mid_tread(x, bit, max_value)
 
         def gradient(dy: tf.Tensor) -> tf.Tensor:
             if backward is None:
@@ -267,14 +272,10 @@ class _PACTQuantizer(tf.Module):
         return tf.constant(self.initial, self.scale_dtype)
 
     def _quantize(self, x: tf.Tensor, max_value: tf.Tensor) -> tf.Tensor:
-        levels = 2.0**self.bit - 1
-
         @tf.custom_gradient
         def quantize(x: tf.Tensor, max_value: tf.Tensor) -> Any:
             wide = tf.cast(x, self.scale_dtype)
-            y = tf.clip_by_value(wide, 0.0, max_value)
-            if self.bit != 32:
-                y = tf.floor(y * (levels / max_value) + 0.5) * (max_value / levels)
+            y = _mid_tread(wide, self.bit, max_value)
 
             def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 above = tf.where(wide >= max_value, tf.cast(dy, self.scale_dtype), 0)

@@ -292,7 +292,10 @@ def _make_instead(plain: Any, layer: Any) -> None:
     """Lets a class that was imported before Keras make instances of the one that is a layer."""
 
     def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        return layer.__new__(layer) if cls is plain else object.__new__(cls)
+        if cls is plain:
+            return layer.__new__(layer)
+        make = super(plain, cls).__new__  # a class of the user's own may be a Keras layer, too
+        return make(cls) if make is object.__new__ else make(cls, *args, **kwargs)
 
     plain.__new__ = new
 
