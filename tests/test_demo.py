@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 import lowbit
-from lowbit import __main__, demo, stock
+import lowbit_cli
+from lowbit import demo, stock
 from lowbit.demo import data, networks, training
 
 PYTHON_PATH = str(Path(lowbit.__file__).parents[1])
@@ -213,14 +214,14 @@ def test_quantized_networks_learn(tmp_path):
 def test_wrong_arguments_end_in_status_2(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        __main__.main(arguments)
+        lowbit_cli.main(arguments)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_version_is_shown(capsys):
     with pytest.raises(SystemExit) as end:
-        __main__.main(["--version"])
+        lowbit_cli.main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"lowbit {lowbit.__version__}\n"
 
@@ -228,14 +229,14 @@ def test_version_is_shown(capsys):
 @pytest.mark.parametrize("missing", ["sklearn", "matplotlib", "rich"])
 def test_missing_package_names_the_extra(missing, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    assert __main__.main(["demo", "--quick"]) == 1
+    assert lowbit_cli.main(["demo", "--quick"]) == 1
     assert 'pip install "lowbit[demo]"' in capsys.readouterr().err
 
 
 def test_command_line_loads_without_the_extra():
     code = (
         "import lowbit, sys; sys.modules.update(sklearn=None, matplotlib=None, rich=None); "
-        "from lowbit import __main__; sys.exit(__main__.main(['demo']))"
+        "import lowbit_cli; sys.exit(lowbit_cli.main(['demo']))"
     )
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": PYTHON_PATH}
@@ -253,7 +254,7 @@ def test_failed_download_names_the_way_out(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(tf.keras.datasets.mnist, "load_data", load_data)
     output = str(tmp_path / "figure.png")
-    assert __main__.main(["demo", "--dataset", "mnist", "--output", output]) == 1
+    assert lowbit_cli.main(["demo", "--dataset", "mnist", "--output", output]) == 1
     error = capsys.readouterr().err
     assert "mnist could not be loaded (URL fetch failure); --dataset digits needs no" in error
 

@@ -22,7 +22,8 @@ import tensorflow as tf
 from conftest import DEVICE
 
 import lowbit
-from lowbit import __main__, _bench, _loader, _pyinstaller, ops
+import lowbit_cli
+from lowbit import _bench, _loader, _pyinstaller, ops
 from lowbit.doctor import checks, probe, report
 from lowbit.doctor import gpus as nvidia
 from lowbit.doctor.gpus import CudaBuild, Driver, Gpu
@@ -272,13 +273,12 @@ def test_commands_that_need_tensorflow_say_what_is_wrong(command):
         ("-c", "import sys; del sys.argv[1:]; import lowbit"),
         ("-m", "user"),
         ("-m", "user.script"),
-        ("-m", "lowbit.ops"),
     ],
-    ids=["code", "code without arguments", "package", "module", "module of lowbit"],
+    ids=["code", "code without arguments", "package", "module"],
 )
 def test_only_the_command_line_postpones_the_error(command, tmp_path, start):
     (tmp_path / "user").mkdir()
-    (tmp_path / "user" / "__init__.py").write_text("import lowbit")
+    (tmp_path / "user" / "__init__.py").write_text("import lowbit; lowbit.ops")
     (tmp_path / "user" / "script.py").write_text("")
     result = command("lowbit", "-m", "lowbit", start=start, tensorflow=MISSING)
     assert result.returncode == 1
@@ -303,6 +303,7 @@ def copied(folder, archive=None, sources=True):
     package = folder / "lowbit"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns(*_NOT_COPIED))
     shutil.copytree(PACKAGE.parent / "lowbit_numpy", folder / "lowbit_numpy")
+    shutil.copy(PACKAGE.parent / "lowbit_cli.py", folder)
     for library in LIBRARY.parent.glob("*"):
         os.link(library, package / "_ops" / library.name) if not archive else None
     if not sources:
@@ -314,6 +315,7 @@ def copied(folder, archive=None, sources=True):
         with zipfile.ZipFile(folder / f"{archive}.zip", "a") as file:
             for source in (folder / "lowbit_numpy").glob("*.py"):
                 file.write(source, source.relative_to(folder))
+            file.write(folder / "lowbit_cli.py", "lowbit_cli.py")
         shutil.rmtree(package)
         shutil.rmtree(folder / "lowbit_numpy")
         return str(folder / f"{archive}.zip")
@@ -736,7 +738,7 @@ def test_report_without_rich(monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["doctor", "info", "demo", "bench"])
 def test_help(capsys, name):
     with pytest.raises(SystemExit) as exit:
-        __main__.main([name, "--help"])
+        lowbit_cli.main([name, "--help"])
     assert exit.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: python -m lowbit {name}")
@@ -748,22 +750,22 @@ def test_help(capsys, name):
 @pytest.mark.parametrize("arguments", [["--quick"], ["cure"], ["doctor", "--jso"], ["info", "now"]])
 def test_usage_errors(capsys, arguments):
     with pytest.raises(SystemExit) as exit:
-        __main__.main(arguments)
+        lowbit_cli.main(arguments)
     assert exit.value.code == 2
     assert "python -m lowbit: error: " in capsys.readouterr().err
 
 
 def test_without_arguments_there_is_the_help(capsys):
-    assert __main__.main([]) == 0
+    assert lowbit_cli.main([]) == 0
     text = capsys.readouterr().out
     assert text.startswith("usage: python -m lowbit [-h] [--version] COMMAND ...")
-    for name, module in __main__._COMMANDS.items():
+    for name, module in lowbit_cli._COMMANDS.items():
         assert re.search(rf"^    {name} +{module.SUMMARY[:30]}", text, re.MULTILINE)
 
 
 SCRIPT = """#!/usr/bin/env python
 import sys
-from lowbit.__main__ import main
+{imported}
 if __name__ == "__main__":
     sys.exit(main())
 """
@@ -772,7 +774,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("name", ["lowbit", "other"])
 def test_console_script(command, tmp_path, name):
     """Works where `import lowbit` does not, as `python -m lowbit` does; another script may not."""
-    (tmp_path / name).write_text(SCRIPT)
+    imported = "from lowbit_cli import main" if name == "lowbit" else "import lowbit"
+    (tmp_path / name).write_text(SCRIPT.format(imported=imported))
     result = command("doctor", "--json", start=(str(tmp_path / name),), tensorflow=MISSING)
     assert result.returncode == 1
     if name == "lowbit":
@@ -785,7 +788,7 @@ def test_console_script(command, tmp_path, name):
 
 def test_console_script_is_installed():
     pyproject = (PACKAGE.parents[1] / "pyproject.toml").read_text()
-    assert '[project.scripts]\nlowbit = "lowbit.__main__:main"' in pyproject
+    assert '[project.scripts]\nlowbit = "lowbit_cli:main"' in pyproject
 
 
 def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys):
@@ -797,12 +800,12 @@ def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("rich")
     with pytest.raises(SystemExit) as exit:
-        __main__.main(["bench", "--quick", "--ops", "ttq", "linear"])
+        lowbit_cli.main(["bench", "--quick", "--ops", "ttq", "linear"])
     assert exit.value.code == 3
     assert capsys.readouterr().out == f"{script} --quick --ops ttq linear {tmp_path}\n"
 
 
 def test_bench_without_the_source(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(_bench, "_SCRIPT", tmp_path / "bench.py")
-    assert __main__.main(["bench"]) == 1
+    assert lowbit_cli.main(["bench"]) == 1
     assert "make bench" in capsys.readouterr().err

@@ -22,8 +22,9 @@ from catalogue import TERNARY
 from conftest import DTYPES, assert_close
 
 import lowbit
-from lowbit import _keras, _loader, layers
+from lowbit import _loader, layers
 from lowbit._identifiers import ALIASES
+from lowbit.keras import compat
 
 # The Keras layer, ours, their arguments, the shape of an input, the channel axes of the kernels.
 LAYERS = {
@@ -713,9 +714,9 @@ print(lowbit.layers.QuantDense.__name__)
 @pytest.mark.parametrize("version", ["3.2.1", "2.15.0"])
 def test_old_keras_is_refused(monkeypatch, version):
     monkeypatch.setattr(keras, "__version__", version)
-    assert not _keras.is_loaded()
+    assert not compat.is_loaded()
     with pytest.raises(ImportError, match=f"need Keras 3.3 or newer, got {version}: pip install"):
-        _keras.require()
+        compat.require()
 
 
 LEGACY = """

@@ -12,7 +12,8 @@ import tensorflow as tf
 from catalogue import TERNARY
 
 import lowbit
-from lowbit import __main__, layers
+import lowbit_cli
+from lowbit import layers
 
 
 def network():
@@ -354,7 +355,7 @@ def path(tmp_path):
 
 
 def test_command(path, summary, capsys):
-    assert __main__.main(["summary", path, "--json"]) == 0
+    assert lowbit_cli.main(["summary", path, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     expected = summary.as_dict()
     assert (shown["layers"], shown["total"]) == (expected["layers"], expected["total"])
@@ -367,7 +368,7 @@ def test_command_shows_a_table(path, capsys, monkeypatch, rich):
     else:
         monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.setenv("COLUMNS", "100")
-    assert __main__.main(["summary", path]) == 0
+    assert lowbit_cli.main(["summary", path]) == 0
     shown = capsys.readouterr().out
     for name in EXPECTED:
         assert name in shown
@@ -376,15 +377,15 @@ def test_command_shows_a_table(path, capsys, monkeypatch, rich):
 
 
 def test_command_says_what_it_cannot_read(tmp_path, capsys):
-    assert __main__.main(["summary", str(tmp_path / "none.keras")]) == 1
+    assert lowbit_cli.main(["summary", str(tmp_path / "none.keras")]) == 1
     assert "lowbit summary: MODEL must be an existing file, got" in capsys.readouterr().err
     text, archive = tmp_path / "text.keras", tmp_path / "archive.keras"
     text.write_text("text")
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("no_model.txt", "")
     for path in (text, archive):
-        assert __main__.main(["summary", str(path)]) == 1
+        assert lowbit_cli.main(["summary", str(path)]) == 1
         assert capsys.readouterr().err.startswith(f"lowbit summary: {path} cannot be loaded: ")
     with pytest.raises(SystemExit) as end:
-        __main__.main(["summary"])
+        lowbit_cli.main(["summary"])
     assert end.value.code == 2

@@ -7,39 +7,32 @@ Keras model does.
 """
 
 import importlib as _importlib
-import os as _os
-import re as _re
 import sys as _sys
 import typing as _typing
 
-from lowbit import _keras, _loader
+from lowbit import _loader
 from lowbit._version import __version__
+from lowbit.keras import compat as _compat
 
 
-def _starts_command_line() -> bool:
-    """Whether Python imports the package on the way to its `__main__`: `python -m lowbit ...`.
+def _load() -> bool:
+    """Loads the op library; False where that is left out, or fails where the command line starts.
 
-    The command line has to run, and help, where the rest of the package cannot be imported. So it
-    imports the rest itself when a command needs it. Until Python has found the module that it is
-    to run, `sys.argv[0]` is "-m"; `sys.orig_argv` has the module's name before its arguments. The
-    import by another module, such as `python -m pytest`, is none of this. The script `lowbit` that
-    pip makes is known by what it imports.
+    That has to run, and help, all the same.
     """
-    arguments = getattr(_sys, "argv", [])
-    if _os.path.basename(arguments[0] if arguments else "") == "lowbit":
-        try:
-            with open(arguments[0], "rb") as script:
-                return b"lowbit.__main__" in script.read(4096)
-        except OSError:
-            return False
-    name = _sys.orig_argv[-len(arguments) :][:1]
-    return arguments[:1] == ["-m"] and bool(name and _re.fullmatch(r"(-\w*m)?lowbit", name[0]))
+    if getattr(_sys.modules.get("lowbit_cli"), "is_starting", False):
+        return False
+    try:
+        # First: it says what is wrong with a TensorFlow that is missing or does not fit.
+        _loader.load()
+    except ImportError:
+        if _sys.argv[:1] != ["-m"]:  # what it is while Python looks for the module that it will run
+            raise
+        return False  # `python -m lowbit doctor` says why
+    return True
 
 
-if not _starts_command_line():
-    # First: it says what is wrong with a TensorFlow that is missing or does not fit.
-    _loader.load()
-
+if _load():
     from lowbit import blueoil, gradients, ops, quantizers
     from lowbit._identifiers import get
     from lowbit._loader import library_path
@@ -53,30 +46,35 @@ if not _starts_command_line():
         twn_weight_quantizer,
     )
 
-    _keras.when_loaded("lowbit.layers")
+    _compat.when_loaded("lowbit.keras.layers")
 
 if _typing.TYPE_CHECKING:
     from lowbit import callbacks as callbacks
     from lowbit import layers as layers
     from lowbit._plot import plot as plot
-    from lowbit._quantize_model import load_float_weights as load_float_weights
-    from lowbit._quantize_model import quantize_model as quantize_model
-    from lowbit.model_summary.report import summary as summary
+    from lowbit.keras.model_summary.summary import summary as summary
+    from lowbit.keras.quantize_model import load_float_weights as load_float_weights
+    from lowbit.keras.quantize_model import quantize_model as quantize_model
 
 # What needs Keras is imported at its first use: the module, and the name in it if it has one.
 _LAZY = {
     "callbacks": ("callbacks", ""),
     "layers": ("layers", ""),
-    "load_float_weights": ("_quantize_model", "load_float_weights"),
+    "load_float_weights": ("keras.quantize_model", "load_float_weights"),
     "plot": ("_plot", "plot"),
-    "quantize_model": ("_quantize_model", "quantize_model"),
-    "summary": ("model_summary.report", "summary"),
+    "quantize_model": ("keras.quantize_model", "quantize_model"),
+    "summary": ("keras.model_summary.summary", "summary"),
 }
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name not in _LAZY or _starts_command_line():
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if "ops" not in globals():
+        _loader.load()
+        _importlib.reload(_sys.modules[__name__])
+    if name not in _LAZY:
+        return globals()[name]
     module, attribute = _LAZY[name]
     found = _importlib.import_module(f"{__name__}.{module}")
     return getattr(found, attribute) if attribute else found

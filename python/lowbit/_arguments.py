@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# A set, and `is` below: to compare two dtypes takes a microsecond, to look one up a half.
 DTYPES = frozenset((tf.half, tf.bfloat16, tf.float32, tf.float64))
 HYPER_DTYPES = frozenset((tf.float32, tf.float64))
 INTEGER_DTYPES = frozenset((tf.int32,))
@@ -72,8 +71,7 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
             raise
         except Exception:  # of TensorFlow, of NumPy, or of the value's own methods
             raise TypeError(f"{name} must be a tensor, got {shown(value)}") from None
-    # The usual dtype is told by identity, in a third of the time.
-    if value.dtype is not tf.float32 and value.dtype not in DTYPES:
+    if value.dtype not in DTYPES:
         if value.dtype.base_dtype in DTYPES:  # a reference variable of TF1
             return tf.convert_to_tensor(value)
         cast = ": tf.cast changes it" if value.dtype.is_integer or value.dtype.is_bool else ""
@@ -91,13 +89,7 @@ def dense(gradient: Any, like: tf.Tensor) -> tf.Tensor:
 
 
 def scalar(value: Any, name: str, dtypes: frozenset[tf.DType], hint: tf.DType) -> Any:
-    """`value` as a tensor of one of `dtypes`; a Python or NumPy number becomes one of `hint`.
-
-    A Python number is returned as it is where TensorFlow gives it the right dtype by itself, which
-    is several microseconds quicker.
-    """
-    if type(value) is float and hint is tf.float32:
-        return value
+    """`value` as what is a tensor of one of `dtypes` to an op; a number becomes one of `hint`."""
     if is_tensor(value):
         _check_dtype(value, name, dtypes)
         return value
@@ -113,6 +105,15 @@ def scalar(value: Any, name: str, dtypes: frozenset[tf.DType], hint: tf.DType) -
         _check_dtype(value, name, dtypes)
         return value
     raise TypeError(f"{name} must be a scalar of dtype {hint.name}, got {shown(value)}")
+
+
+def given(value: Any, dtype: tf.DType) -> Any:
+    """A hyper-parameter that was checked before, as an op on tensors of `dtype` takes it.
+
+    Of a Python number it would make a float32.
+    """
+    double = dtype is tf.float64 and isinstance(value, float)
+    return tf.constant(value, dtype) if double else value
 
 
 def hyper(value: Any, name: str, dtype: tf.DType) -> Any:
@@ -205,19 +206,6 @@ def op_name(value: Any) -> str | None:
     except UnicodeEncodeError:
         raise ValueError(f"name must be Unicode text, got {shown(value)}") from None
     return str(value)
-
-
-def deserialized(configuration: dict[str, Any], name: str) -> Any:
-    """What Keras makes of a configuration, for the argument `name`."""
-    import keras
-
-    try:
-        return keras.saving.deserialize_keras_object(configuration)
-    except (TypeError, ValueError):
-        raise
-    except Exception as error:  # of Keras, or of the class that the configuration names
-        given = shown(configuration)
-        raise ValueError(f"{name} must be what Keras can deserialize, got {given}") from error
 
 
 def rounded(value: Any, name: str) -> float:

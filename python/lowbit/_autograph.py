@@ -18,8 +18,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def leave(function: _F) -> _F:
     """Marks a function as one that is called as it is.
 
-    What `tf.autograph.experimental.do_not_convert` does, without its wrapper, which would take a
-    microsecond or two of each call.
+    What `tf.autograph.experimental.do_not_convert` does, without a wrapper.
     """
     function.autograph_info__ = None  # type: ignore[attr-defined]
     return function

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lowbit import _arguments, _autograph
-from lowbit._keras import PACKAGE
+from lowbit.keras.compat import PACKAGE
+from lowbit.keras.serialization import deserialized
 from lowbit.quantizers.base import ALIASES, CLASSES, Quantizer
 
 
@@ -55,15 +56,6 @@ def get_own(identifier: Any, dtype: Any, axis: int | None = None) -> Callable[[A
     return found
 
 
-def serialize(identifier: Any) -> Any:
-    """What `get` makes an equal quantizer of, fit for JSON: an alias or configuration as it is."""
-    if identifier is None or isinstance(identifier, (str, dict)):
-        return identifier
-    import keras
-
-    return keras.saving.serialize_keras_object(identifier)
-
-
 def _checked(identifier: Any) -> Callable[[Any], Any] | None:
     """A quantizer, any other callable, or None, as it is."""
     if isinstance(identifier, types.FunctionType) and hasattr(identifier, "makes"):
@@ -87,7 +79,7 @@ def _from_config(
     elif registered is None and "module" not in identifier:
         raise ValueError(f"a quantizer must be {_choices()}, got {_arguments.shown(name)}")
     else:
-        return _checked(_arguments.deserialized(identifier, "a quantizer"))
+        return _checked(deserialized(identifier, "a quantizer"))
     accepted = cls.parameters()
     if config is None:
         config = {}

@@ -19,6 +19,7 @@ from typing import Any
 import tensorflow as tf
 
 from lowbit import _arguments, _autograph
+from lowbit.keras.serialization import deserialized
 
 _LINEAR = "LinearMidTreadHalfQuantizer"
 _CHANNEL_WISE = "BinaryChannelWiseMeanScalingQuantizer"
@@ -179,7 +180,7 @@ def get(identifier: Any) -> Callable[..., Any] | None:
         TypeError: It is none of these, or does not take two arguments.
     """
     if isinstance(identifier, dict):
-        identifier = _arguments.deserialized(identifier, "backward")
+        identifier = deserialized(identifier, "backward")
     if isinstance(identifier, str):
         if identifier not in BY_NAME:
             names = ", ".join(map(repr, BY_NAME))

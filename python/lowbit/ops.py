@@ -382,8 +382,6 @@ def _kind(value: Any) -> str:
 
 def _like(value: Any, name: str, dtype: tf.DType, like: str) -> tf.Tensor | tf.Variable:
     """A tensor of `dtype`, that of the argument `like`."""
-    if isinstance(value, tf.Tensor) and value.dtype is dtype:
-        return value  # the usual case, in a third of the time
     value = _arguments.tensor(value, name, dtype)
     if value.dtype != dtype:
         raise TypeError(

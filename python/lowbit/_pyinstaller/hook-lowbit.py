@@ -11,9 +11,9 @@ _ops = Path(get_package_paths("lowbit")[1]) / "_ops"
 datas = [(str(file), "lowbit/_ops") for file in sorted(_ops.iterdir())]
 # Those of `_LAZY` in lowbit/__init__.py, which imports them by names that it puts together.
 hiddenimports = [
-    "lowbit._quantize_model",
     "lowbit._plot",
     "lowbit.callbacks",
+    "lowbit.keras.model_summary.summary",
+    "lowbit.keras.quantize_model",
     "lowbit.layers",
-    "lowbit.model_summary.report",
 ]

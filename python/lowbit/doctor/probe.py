@@ -45,7 +45,8 @@ def main() -> None:
     report(stage="loading the op library")
     try:
         import lowbit
-        from lowbit import _keras, _loader
+        from lowbit import _loader
+        from lowbit.keras import compat
     except Exception as error:
         prefix = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         report(lowbit_error=f"{prefix}{error}")
@@ -63,7 +64,7 @@ def main() -> None:
     try:
         import keras
 
-        report(keras=keras.__version__, keras_problem=_keras.problem(keras))
+        report(keras=keras.__version__, keras_problem=compat.problem(keras))
     except Exception as error:
         report(keras_problem=f"need Keras, whose import fails: {type(error).__name__}: {error}")
     report(stage="looking for GPUs")

@@ -83,11 +83,13 @@ class Quantizer(tf.Module):
             TypeError: `x` is no dense tensor, or has another dtype.
             tf.errors.InvalidArgumentError: An argument that is a tensor has a wrong value.
         """
-        return self._quantize(self._checked(x))
+        if not isinstance(x, tf.Tensor) or x.dtype is not self.dtype:
+            x = self._checked(x)
+        return self._quantize(x)
 
     def _checked(self, x: Any) -> tf.Tensor | tf.Variable:
         x = _arguments.tensor(x, self._input_name, self.dtype)
-        if x.dtype is not self.dtype and x.dtype != self.dtype:
+        if x.dtype != self.dtype:
             name, given = self._input_name, x.dtype.base_dtype.name
             raise TypeError(
                 f"{name} must have the quantizer's dtype {self.dtype.name}, got {given}: make the "

@@ -68,7 +68,7 @@ class LinearMidTreadHalfQuantizer(base.Quantizer):
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
         forward = _ops.linear_mid_tread_half_quantizer
-        max_value = _arguments.hyper(self.max_value, "max_value", self.dtype)
+        max_value = _arguments.given(self.max_value, self.dtype)
         if self.backward is None:
             return forward(x, self.bit, max_value)
         bit = tf.convert_to_tensor(self.bit, tf.int32)

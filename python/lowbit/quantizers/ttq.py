@@ -78,7 +78,7 @@ class TTQWeightQuantizer(TrainedQuantizer):
         return _ops.ttq_weight_quantizer(
             x,
             *self._scales_for(x),
-            _arguments.hyper(self.threshold, "threshold", self.dtype),
+            _arguments.given(self.threshold, self.dtype),
             negative_gradient=self.negative_gradient,
         )
 

@@ -62,8 +62,12 @@ class TWNWeightQuantizer(base.Quantizer):
         return shape[self.axis] if self.per_channel else 1
 
     def _quantize(self, x: tf.Tensor | tf.Variable) -> tf.Tensor:
-        threshold = _arguments.hyper(self.threshold, "threshold", self.dtype)
-        return _ops.twn_weight_quantizer(x, threshold, per_channel=self.per_channel, axis=self.axis)
+        return _ops.twn_weight_quantizer(
+            x,
+            _arguments.given(self.threshold, self.dtype),
+            per_channel=self.per_channel,
+            axis=self.axis,
+        )
 
 
 twn_weight_quantizer = base.factory(TWNWeightQuantizer)

@@ -22,7 +22,7 @@ from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from lowbit import _autograph, quantizers
-from lowbit.layers._quantizers import supports_jit
+from lowbit.keras.layers.quantizers import supports_jit
 from lowbit.quantizers import base
 from lowbit.quantizers.trained import PickledScale, TrainedQuantizer, is_known, taking
 
@@ -58,7 +58,7 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
     __reduce__ = object.__reduce__  # Keras's writes a whole model
 
     def __new__(cls, *_: Any, **__: Any) -> TrainedLayer:
-        # Without the arguments, which Keras would look into before they have been checked.
+        """Made without the arguments, which Keras would look into before they are checked."""
         made: TrainedLayer = keras.layers.Layer.__new__(cls)
         return made
 
@@ -91,6 +91,7 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
 
     @_autograph.leave
     def __call__(self, x: Any) -> tf.Tensor:
+        """The quantized x, as a layer that Keras calls."""
         if not self._is_decided:
             self._decide(x)
         return super().__call__(x)
@@ -229,11 +230,13 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
         """What Keras asks before, which stops it altogether for a layer that is not built."""
 
     def save_own_variables(self, store: Any) -> None:
+        """Saves the scales, unless another layer has them."""
         if self.scales is not None and not self._is_lent_scales():
             for i, name in enumerate(self.scale_names):
                 store[str(i)] = getattr(self, name)
 
     def load_own_variables(self, store: Any) -> None:
+        """Loads the scales, which it makes if it has none yet."""
         if self._is_lent_scales() or (self.scales is None and not store.keys()):
             return
         if not store.keys():

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import keras
 
-from lowbit._keras import PACKAGE
-from lowbit.layers._kernels import Quantized, QuantizedKernel
+from lowbit.keras.compat import PACKAGE
+from lowbit.keras.layers.base import Quantized, QuantizedKernel
 
 _register = keras.saving.register_keras_serializable(PACKAGE)
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import keras
 
-from lowbit.layers import Quantize, Quantized
-from lowbit.model_summary.flow import Call, float_bits, has_own_call
+from lowbit.keras import traversal
+from lowbit.keras.layers import Quantize, Quantized
+from lowbit.keras.model_summary.flow import Call, float_bits, has_own_call
 from lowbit.quantizers.base import ALIASES, Quantizer
 
 FLOAT32_BYTES = 4
@@ -82,13 +83,11 @@ def stored_bytes(shape: Sequence[int], quantizer: Any) -> int:
 
 def own_weights(layer: Any) -> list[Any]:
     """The weights that are not those of a layer within, but of lowbit's layers all."""
-    if isinstance(layer, (Quantized, Quantize)):
-        return list(layer.weights)
-    inner = {id(w) for child in layer._flatten_layers(include_self=False) for w in child.weights}
-    return [w for w in layer.weights if id(w) not in inner]
+    own = isinstance(layer, (Quantized, Quantize))
+    return list(layer.weights) if own else traversal.own_weights(layer)
 
 
-def macs(call: Call) -> dict[str, int] | None:
+def of_call(call: Call) -> dict[str, int] | None:
     """The multiply-accumulates of a call: each weight meets an input at every position.
 
     None if they are unknown, as of weights that a layer uses in a way that is not known here.

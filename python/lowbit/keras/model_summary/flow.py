@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from lowbit._models import is_graph, layers_within
-from lowbit.layers import Quantize, Quantized
+from lowbit.keras.layers import Quantize, Quantized
+from lowbit.keras.traversal import is_graph, layers_within, own_methods
 
 # Their outputs hold no other values than their inputs. The zeros that padding adds do not count, as
 # they do not within a convolution.
@@ -144,10 +143,7 @@ def _each_step(shape: Any, times: int | None) -> int | None:
 
 def has_own_call(layer: Any) -> bool:
     """Whether it is computed by code of the user's, of which nothing is known."""
-    own = itertools.takewhile(
-        lambda cls: not cls.__module__.startswith(("keras.", "lowbit.")), type(layer).__mro__
-    )
-    return any("call" in vars(cls) for cls in own)
+    return bool(own_methods(layer, ["call"]))
 
 
 def _built_shape(layer: Any) -> tuple[int | None, ...] | None:

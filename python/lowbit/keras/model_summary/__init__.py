@@ -33,16 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the summary and returns the exit status."""
     try:
-        from lowbit.model_summary import report, table
+        from lowbit.keras.model_summary import report
+        from lowbit.keras.model_summary.summary import summary
 
-        summary = report.summary(_load(arguments.model))
+        found = summary(_load(arguments.model))
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"lowbit summary: {error}", file=sys.stderr)
         return 1
     if arguments.json:
-        print(summary.as_json())
+        print(found.as_json())
     else:
-        table.show(summary)
+        report.show(found)
     return 0
 
 

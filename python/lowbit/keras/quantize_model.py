@@ -8,17 +8,17 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lowbit import _keras
+from lowbit.keras import compat
 
-_keras.require()
+compat.require()
 
 import keras  # noqa: E402
 
-from lowbit._models import is_graph, layers_within  # noqa: E402
-from lowbit.layers import Quantize, Quantized  # noqa: E402
-from lowbit.layers._layers import OF_KERAS  # noqa: E402
-from lowbit.layers._scales import Scales, scales_start_anew  # noqa: E402
-from lowbit.layers._trained import TrainedLayer  # noqa: E402
+from lowbit.keras.layers import Quantize, Quantized  # noqa: E402
+from lowbit.keras.layers.of_keras import OF_KERAS  # noqa: E402
+from lowbit.keras.layers.scales import Scales, scales_start_anew  # noqa: E402
+from lowbit.keras.layers.trained import TrainedLayer  # noqa: E402
+from lowbit.keras.traversal import is_graph, layers_within, own_methods, own_weights, walk  # noqa: E402
 
 _FLOATS = {quantized: stock for stock, quantized in OF_KERAS.items()}
 _COMPUTES = ("call", "train_step", "test_step", "predict_step", "compute_loss")
@@ -64,8 +64,10 @@ def quantize_model(
         )
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
-    _check(model)
-    candidates = [layer for layer in _leaves(model) if type(layer) in OF_KERAS]
+    layers = [layer for _, layer in walk(model, enters=is_graph)]
+    for part in (model, *filter(is_graph, layers)):
+        _check(part)
+    candidates = [layer for layer in layers if type(layer) in OF_KERAS]
     chosen = candidates[int(skip_first) : len(candidates) - int(skip_last)]
     if not chosen:
         raise ValueError(_nothing(model, candidates, skip_first, skip_last))
@@ -106,7 +108,7 @@ def load_float_weights(model: keras.Model, filepath: Any) -> None:
             twin.give_back()
         else:  # which has its layers in the file by the names of its attributes
             model.load_weights(filepath)
-    for layer in model._flatten_layers():
+    for _, layer in walk(model):
         if isinstance(layer, (Quantized, Quantize)):
             layer.reset_scales()
 
@@ -208,7 +210,7 @@ def _assign(leaves: Iterable[tuple[Any, Any, str]]) -> None:
                 {key: keras.ops.convert_to_numpy(scale) for key, scale in store.items()}
             )
         else:
-            for new, old in zip(_own_weights(target), _own_weights(source), strict=True):
+            for new, old in zip(own_weights(target), own_weights(source), strict=True):
                 new.assign(old)
 
 
@@ -217,7 +219,7 @@ def _matched(source: Any, target: Any, name: str) -> Iterator[tuple[Any, Any]]:
     makes_scales = isinstance(target, TrainedLayer) and target.scales is None
     if source.weights and not (target.built or makes_scales):  # its first call would build it
         target.build_from_config(source.get_build_config())
-    own, place = _own_weights(source), _own_weights(target)
+    own, place = own_weights(source), own_weights(target)
     if len(own) != len(place) and not makes_scales:
         raise _differ(name, own, place)
     yield source, target
@@ -239,12 +241,6 @@ def _differ(name: str, weights: list[Any], others: list[Any]) -> ValueError:
     )
 
 
-def _own_weights(layer: Any) -> list[Any]:
-    """Those that are not of a layer within it."""
-    inner = {id(weight) for part in layers_within(layer) for weight in part.weights}
-    return [weight for weight in layer.weights if id(weight) not in inner]
-
-
 def _copy_state(layer: Any, clone: Any) -> None:
     """What Keras's preprocessing layers have learned and keep beside their weights."""
     if isinstance(layer, keras.layers.Normalization) and clone.built:
@@ -262,23 +258,9 @@ def _check(model: keras.Model) -> None:
             f"model must be Sequential or functional, got the subclassed {type(model).__name__}: "
             "build it of lowbit.layers itself"
         )
-    own = itertools.takewhile(
-        lambda cls: not cls.__module__.startswith("keras."), type(model).__mro__
-    )
-    overridden = [name for cls in own for name in _COMPUTES if name in vars(cls)]
+    overridden = own_methods(model, _COMPUTES)
     if overridden:
         raise ValueError(
             f"model must compute as its layers say, got {type(model).__name__} with its own "
             f"{overridden[0]}: build it of lowbit.layers itself"
         )
-    for layer in model.layers:
-        if is_graph(layer):
-            _check(layer)
-
-
-def _leaves(model: keras.Model) -> Iterator[Any]:
-    for layer in model.layers:
-        if is_graph(layer):
-            yield from _leaves(layer)
-        else:
-            yield layer

@@ -20,8 +20,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lowbit import _identifiers
-from lowbit.layers._quantizers import (
+from lowbit.keras.layers.quantizers import (
     activation_quantizer,
     check_axis,
     quantized,
@@ -29,7 +28,8 @@ from lowbit.layers._quantizers import (
     refuse_quantized_policy,
     supports_jit,
 )
-from lowbit.layers._scales import add_scales, hold, refuse_float_file
+from lowbit.keras.layers.scales import add_scales, hold, refuse_float_file
+from lowbit.keras.serialization import serialize
 
 # What the kernels of a layer read as, in this thread, while the layer is called.
 _substitutes: ContextVar[Mapping[tuple[int, str], tf.Tensor]] = ContextVar(
@@ -215,6 +215,6 @@ class Quantized(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The configuration of the Keras layer, and the quantizers."""
-        given = {name: _identifiers.serialize(i) for name, i in self._identifiers.items()}
+        given = {name: serialize(i) for name, i in self._identifiers.items()}
         constraint = keras.constraints.serialize(self.scale_constraint)
         return {**super().get_config(), **given, "scale_constraint": constraint}

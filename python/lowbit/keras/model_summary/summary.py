@@ -3,75 +3,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections import Counter
 from typing import Any
 
 import keras
 
-from lowbit.model_summary import flow, kernels, table
-from lowbit.model_summary.flow import Call
-from lowbit.model_summary.kernels import FLOAT32_BYTES
-
-
-@dataclasses.dataclass
-class LayerSummary:
-    """One layer, or the total of a model.
-
-    Attributes:
-        path: The names of the models around the layer and its own.
-        type: The class of the layer.
-        quantizers: The quantizer of each kernel that has one, by the name of the kernel.
-        input_quantizer: What its inputs go through, if anything.
-        weight_bits: Bits of a weight of each kernel, by the name of the kernel.
-        parameters: How many weights it has, trained scales included.
-        bytes: What its weights take, packed: kernels their bits and scales, all else float32.
-        float32_bytes: What they would take without quantization.
-        macs: Multiply-accumulates of one sample, by "weight bits x input bits", such as
-            "1x2"; None if unknown.
-    """
-
-    path: str
-    type: str
-    quantizers: dict[str, str] = dataclasses.field(default_factory=dict)
-    input_quantizer: str | None = None
-    weight_bits: dict[str, int] = dataclasses.field(default_factory=dict)
-    parameters: int = 0
-    bytes: int = 0
-    float32_bytes: int = 0
-    macs: dict[str, int] | None = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
-class ModelSummary:
-    """What `lowbit.summary` returns; `print` shows it as a table.
-
-    Attributes:
-        name: Of the model.
-        layers: Those that have weights or quantize, each once.
-        total: Of all layers; its macs are unknown (None) if those of a layer are.
-        known_macs: The multiply-accumulates of the layers of which they are known.
-        unknown: The paths of the others.
-    """
-
-    name: str
-    layers: list[LayerSummary]
-    total: LayerSummary
-    known_macs: dict[str, int]
-    unknown: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it in dicts, lists, strings and numbers."""
-        return dataclasses.asdict(self)
-
-    def as_json(self) -> str:
-        """The same as JSON."""
-        return json.dumps(self.as_dict(), indent=2)
-
-    def __str__(self) -> str:
-        return table.text(self)
+from lowbit.keras.model_summary import flow, macs
+from lowbit.keras.model_summary.flow import Call
+from lowbit.keras.model_summary.macs import FLOAT32_BYTES
+from lowbit.keras.model_summary.report import LayerSummary, ModelSummary
 
 
 def summary(model: Any) -> ModelSummary:
@@ -107,7 +48,7 @@ def summary(model: Any) -> ModelSummary:
         if id(call.layer) not in found:
             found[id(call.layer)] = _layer(call)
         layer = found[id(call.layer)]
-        layer.macs = _joined(layer.macs, kernels.macs(call))
+        layer.macs = _joined(layer.macs, macs.of_call(call))
     layers = [x for x in found.values() if x.parameters or x.input_quantizer]
     total = _total(layers)
     known = dict(sum((Counter(layer.macs) for layer in layers if layer.macs), Counter[str]()))
@@ -122,18 +63,18 @@ def _layer(call: Call) -> LayerSummary:
     result = LayerSummary(
         call.path,
         type(layer).__name__,
-        input_quantizer=kernels.describe(input_quantizer),
-        weight_bits={name: kernels.weight_bits(layer, name) for name in kernels.names(layer)},
-        parameters=sum(math.prod(w.shape) for w in kernels.own_weights(layer)),
+        input_quantizer=macs.describe(input_quantizer),
+        weight_bits={name: macs.weight_bits(layer, name) for name in macs.names(layer)},
+        parameters=sum(math.prod(w.shape) for w in macs.own_weights(layer)),
     )
     result.bytes = result.float32_bytes = FLOAT32_BYTES * result.parameters
     result.float32_bytes -= FLOAT32_BYTES * len(getattr(input_quantizer, "scale_names", ()))
-    for name, quantizer in kernels.quantizers(layer).items():
+    for name, quantizer in macs.quantizers(layer).items():
         shape = getattr(layer, name).shape
         trained = FLOAT32_BYTES * len(getattr(quantizer, "scale_names", ()))
-        result.quantizers[name] = kernels.describe(quantizer) or ""
+        result.quantizers[name] = macs.describe(quantizer) or ""
         result.float32_bytes -= trained
-        result.bytes += kernels.stored_bytes(shape, quantizer) - trained
+        result.bytes += macs.stored_bytes(shape, quantizer) - trained
         result.bytes -= FLOAT32_BYTES * math.prod(shape)
     return result
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import keras
 
-from lowbit import _identifiers
-from lowbit._keras import PACKAGE
-from lowbit.layers._quantizers import (
+from lowbit.keras.compat import PACKAGE
+from lowbit.keras.layers.quantizers import (
     activation_quantizer,
     quantized,
     refuse_quantized_policy,
     supports_jit,
 )
-from lowbit.layers._scales import add_scales, hold
+from lowbit.keras.layers.scales import add_scales, hold
+from lowbit.keras.serialization import serialize
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -67,6 +67,6 @@ class Quantize(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The configuration of the layer, and the quantizer."""
-        quantizer = _identifiers.serialize(*self._identifier)
+        quantizer = serialize(*self._identifier)
         constraint = keras.constraints.serialize(self.scale_constraint)
         return {**super().get_config(), "quantizer": quantizer, "scale_constraint": constraint}

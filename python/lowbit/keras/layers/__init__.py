@@ -25,16 +25,16 @@ layers. Any other callable is used as it is.
 
 from __future__ import annotations
 
-from lowbit import _keras
-from lowbit.quantizers import base
+from lowbit.keras import compat
+from lowbit.quantizers.base import CLASSES
 
-_keras.require()
+compat.require()
 
 import keras  # noqa: E402
 
-from lowbit.layers._activation import Quantize  # noqa: E402
-from lowbit.layers._kernels import Quantized  # noqa: E402
-from lowbit.layers._layers import (  # noqa: E402
+from lowbit.keras.layers.activation import Quantize  # noqa: E402
+from lowbit.keras.layers.base import Quantized  # noqa: E402
+from lowbit.keras.layers.of_keras import (  # noqa: E402
     QuantConv1D,
     QuantConv2D,
     QuantConv2DTranspose,
@@ -43,11 +43,11 @@ from lowbit.layers._layers import (  # noqa: E402
     QuantDepthwiseConv2D,
     QuantSeparableConv2D,
 )
-from lowbit.layers._trained import make_layers  # noqa: E402
+from lowbit.keras.layers.trained import make_layers  # noqa: E402
 
 make_layers()
-for _cls in base.CLASSES.values():
-    keras.saving.register_keras_serializable(_keras.PACKAGE)(_cls)
+for _cls in CLASSES.values():
+    keras.saving.register_keras_serializable(compat.PACKAGE)(_cls)
 
 __all__ = [
     "QuantConv1D",
