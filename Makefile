@@ -39,7 +39,7 @@ demo: start  ## Train small networks with each quantizer
 	@$(CONFIGURE) $(FOR_PYTHON) -DLOWBIT_TF=ON >/dev/null
 	@test -e $(IMPORTED) || $(BIN)/python -c 'import keras, matplotlib.pyplot, sklearn.datasets' \
 	  2>/dev/null & $(COMPILE) --target lowbit_ops && touch $(IMPORTED)
-	$(BIN)/python -m lowbit demo $(DEMO_ARGS)
+	$(BIN)/lowbit demo $(DEMO_ARGS)
 
 # A file runs in one process, since its tests share what they have built.
 test: build $(TESTS)  ## Run the tests

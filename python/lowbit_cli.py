@@ -12,7 +12,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-is_starting = True  # which lowbit/__init__.py looks at
+is_starting = True  # which lowbit/__init__.py looks at, under this name
+sys.modules.setdefault("lowbit_cli", sys.modules[__name__])
 
 import lowbit  # noqa: E402
 from lowbit import _bench, demo, doctor  # noqa: E402

@@ -57,7 +57,7 @@ def _needs_extras():
 
 
 def _demo(*arguments, timeout):
-    command = [sys.executable, "-m", "lowbit", "demo", *map(str, arguments)]
+    command = [sys.executable, "-m", "lowbit_cli", "demo", *map(str, arguments)]
     # As a user's: the tests have set TensorFlow's.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     environment |= {"PYTHONPATH": PYTHON_PATH, "COLUMNS": "80"}

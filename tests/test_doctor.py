@@ -48,9 +48,9 @@ BUILD = CudaBuild("13.0", ["75-real", "80-real", "90-real", "120"])
 
 @pytest.fixture
 def command(tmp_path):
-    """Runs `python -m lowbit`, with a module in place of TensorFlow if one is given."""
+    """Runs the command line, with a module in place of TensorFlow if one is given."""
 
-    def run(*arguments, tensorflow=None, start=("-m", "lowbit"), **environment):
+    def run(*arguments, tensorflow=None, start=("-m", "lowbit_cli"), **environment):
         if tensorflow is not None:
             (tmp_path / "tensorflow.py").write_text(tensorflow)
         # The machine's GPUs make no difference: there is no nvidia-smi on the path.

@@ -2,7 +2,6 @@
 """`lowbit.summary` and `python -m lowbit summary`, against numbers worked out by hand."""
 
 import json
-import sys
 import zipfile
 
 import keras
@@ -180,9 +179,9 @@ def test_unknown_size_has_no_macs():
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs))
     summary = lowbit.summary(model)
     assert summary.layers[0].macs is None
-    assert str(summary).splitlines()[2].endswith(" -")
+    assert str(summary).splitlines()[3].endswith(" -")
     assert summary.total.macs is None
-    assert str(summary).splitlines()[3].endswith(" + unknown")
+    assert str(summary).splitlines()[5].endswith(" + unknown")
 
 
 def macs(*parts, shape=(5, 3)):
@@ -336,7 +335,8 @@ def test_text(summary):
         "float32",
         "MACs",
     ]
-    assert lines[2].split() == ["float", "float", "32", "108", "432", "432", "3,888", "32x32"]
+    assert set(lines[2]) == {"─"}
+    assert lines[3].split() == ["float", "float", "32", "108", "432", "432", "3,888", "32x32"]
     assert lines[-1].startswith(f"{summary.total.float32_bytes / summary.total.bytes:.1f} times")
     assert max(map(len, lines)) <= 100
 
@@ -361,19 +361,14 @@ def test_command(path, summary, capsys):
     assert (shown["layers"], shown["total"]) == (expected["layers"], expected["total"])
 
 
-@pytest.mark.parametrize("rich", [True, False], ids=["rich", "plain"])
-def test_command_shows_a_table(path, capsys, monkeypatch, rich):
-    if rich:
-        pytest.importorskip("rich")
-    else:
-        monkeypatch.setitem(sys.modules, "rich", None)
+def test_command_shows_a_table(path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert lowbit_cli.main(["summary", path]) == 0
     shown = capsys.readouterr().out
     for name in EXPECTED:
         assert name in shown
     assert "times smaller than in float32" in shown
-    assert ("─" in shown) == rich
+    assert "─" in shown
 
 
 def test_command_says_what_it_cannot_read(tmp_path, capsys):

@@ -25,14 +25,15 @@ def _load() -> bool:
     try:
         # First: it says what is wrong with a TensorFlow that is missing or does not fit.
         _loader.load()
-    except ImportError:
+    except Exception:
         if _sys.argv[:1] != ["-m"]:  # what it is while Python looks for the module that it will run
             raise
         return False  # `python -m lowbit doctor` says why
     return True
 
 
-if _load():
+_is_left_out = not _load()
+if not _is_left_out:
     from lowbit import blueoil, gradients, ops, quantizers
     from lowbit._identifiers import get
     from lowbit._loader import library_path
@@ -68,13 +69,11 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if "ops" not in globals():
-        _loader.load()
-        _importlib.reload(_sys.modules[__name__])
+    if name in __all__ and _is_left_out:
+        _loader.load()  # or the error that was put off
+        return getattr(_importlib.reload(_sys.modules[__name__]), name)
     if name not in _LAZY:
-        return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _LAZY[name]
     found = _importlib.import_module(f"{__name__}.{module}")
     return getattr(found, attribute) if attribute else found

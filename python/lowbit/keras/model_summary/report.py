@@ -89,7 +89,13 @@ def text(summary: ModelSummary) -> str:
 
 
 def _print(summary: ModelSummary, console: Console) -> None:
-    table = Table(title=summary.name, box=box.SIMPLE_HEAD)
+    table = Table(
+        title=summary.name,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     for i, heading in enumerate(_HEADINGS):
         numbers = i >= _LEFT
         table.add_column(

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pytest plugin: runs a sample of the cases of each test that is a product of parameters.
+
+LOWBIT_TEST_CASES is how many cases of a test are enough; 0 runs all. A sample has every value of
+every parameter, and every pair of values of two parameters as far as that number allows. It is
+fixed by LOWBIT_TEST_SEED. A test of a single parameter is a list of cases, of which each is run. So
+is a case that the command line names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shlex
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+
+import pytest
+
+_DEFAULT_CASES = 16
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise pytest.UsageError(f"{variable} must be an integer >= 0, got {text!r}")
+    return int(text or default)
+
+
+def sample(cases: Sequence[tuple[Hashable, ...]], enough: int, seed: int) -> list[int]:
+    """Chooses some of the cases.
+
+    Args:
+        cases: The values of the parameters of each.
+        enough: How many to choose at most, but for those that a value needs which no other has.
+        seed: Of the choice among those that are equally good.
+
+    Returns:
+        Their positions, in order.
+    """
+    order = list(range(len(cases)))
+    random.Random(seed).shuffle(order)
+    values = [set(enumerate(case)) for case in cases]
+    pairs = [set(itertools.combinations(sorted(value, key=repr), 2)) for value in values]
+    open_values, open_pairs = set().union(*values), set().union(*pairs)
+    chosen: list[int] = []
+    while open_values or (open_pairs and len(chosen) < enough):
+        best = max(order, key=lambda i: (len(values[i] & open_values), len(pairs[i] & open_pairs)))
+        chosen.append(best)
+        order.remove(best)
+        open_values -= values[best]
+        open_pairs -= pairs[best]
+    return sorted(chosen)
+
+
+def _axes(items: Sequence[pytest.Function]) -> list[tuple[int, ...]]:
+    """The values of the parameters of each case, where those that always go together are one."""
+    columns = {
+        tuple(item.callspec.indices[name] for item in items) for name in items[0].callspec.indices
+    }
+    varying = [column for column in sorted(columns) if len(set(column)) > 1]
+    return list(zip(*varying, strict=True)) if len(varying) > 1 else []
+
+
+def _products(items: Iterable[pytest.Item]) -> Iterable[list[pytest.Function]]:
+    """The cases of each test that has several parameters."""
+    tests = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec"):
+            tests[item.parent, item.originalname].append(item)
+    return tests.values()
+
+
+@pytest.hookimpl(trylast=True)  # after those that -k and -m leave out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    enough, seed = _number("LOWBIT_TEST_CASES", _DEFAULT_CASES), _number("LOWBIT_TEST_SEED", 0)
+    named = [argument.split("::", 1)[-1] for argument in config.args if "[" in argument]
+    left_out = set()
+    for cases in _products(items) if enough else ():
+        axes = _axes(cases)
+        if len(cases) > enough and axes:
+            kept = {cases[i] for i in sample(axes, enough, seed)}
+            left_out |= {
+                case
+                for case in cases
+                if case not in kept and not any(case.nodeid.endswith(name) for name in named)
+            }
+    if left_out:
+        config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_report_header() -> str:
+    enough, seed = _number("LOWBIT_TEST_CASES", _DEFAULT_CASES), _number("LOWBIT_TEST_SEED", 0)
+    if not enough:
+        return "cases: all of each test (LOWBIT_TEST_CASES=0)"
+    return (
+        f"cases: {enough} of each product, of seed {seed}; "
+        "LOWBIT_TEST_CASES and LOWBIT_TEST_SEED change that, LOWBIT_TEST_CASES=0 runs all"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Says how to run a case that failed by itself."""
+    report = yield
+    if report.failed:
+        command = f"python -m pytest {shlex.quote(item.nodeid)}"
+        report.sections.append(("To run just this", command))
+    return report
