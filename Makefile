@@ -26,7 +26,7 @@ CXX_FILES = $(shell find cc tests benchmarks packaging \
 SHELL_FILES = $(wildcard .ci/* *.sh)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-pythons bench lint format environment build start kernels \
+.PHONY: help demo test test-all test-pythons bench lint format environment build start kernels \
   cuda-toolkit gpu-test gpu-check gpu-bench clean
 
 help:  ## List the targets
@@ -41,15 +41,22 @@ demo: start  ## Train small networks with each quantizer
 	  2>/dev/null & $(COMPILE) --target lowbit_ops && touch $(IMPORTED)
 	$(BIN)/lowbit demo $(DEMO_ARGS)
 
+# A hundred processes of the tests import TensorFlow: it is compiled for the first one only.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A file runs in one process, since its tests share what they have built.
-test: build $(TESTS)  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile
+test: build $(TESTS)  ## Run the tests that a change needs: a sample of each product of cases
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+
+test-all: build $(TESTS)  ## Run every case of every test, also those that take long
+	LOWBIT_TEST_CASES=0 $(PYTEST) $(PYTEST_ARGS)
 
 # Their ops are those of $(VENV): one build serves every Python, but for lowbit_numpy.
 PYTHONS = $(shell .ci/pythons $(VERSION))
 OTHERS = $(foreach python,$(PYTHONS),$(VENV)-$(notdir $(python)))
-SOME := tests/test_forward.py tests/test_numpy.py tests/test_keras_layers.py tests/test_errors.py \
-  tests/test_import.py tests/test_quantizers.py
+SOME := tests/ops/test_forward.py tests/numpy/test_numpy.py tests/keras/test_layers.py tests/ops/test_errors.py \
+  tests/packaging/test_import.py tests/ops/test_quantizers.py
 semicolon := ;
 empty :=
 space := $(empty) $(empty)

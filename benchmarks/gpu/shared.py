@@ -27,7 +27,7 @@ _absent = [name for name in PACKAGES if find_spec(name) is None]
 if _absent:
     stop(f"{' and '.join(_absent)} must be installed: pip install {' '.join(_absent)}")
 
-sys.path += [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path += [str(ROOT / "tests/support"), str(ROOT / "benchmarks")]
 kernels, reference, targets, timing = map(
     import_module, ("kernels", "reference", "targets", "timing")
 )

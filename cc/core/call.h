@@ -10,7 +10,7 @@
 
 namespace lowbit {
 
-// As lowbit_numpy's _DTYPES and tests/kernels.py number them.
+// As lowbit_numpy's _DTYPES and tests/support/kernels.py number them.
 enum Dtype { kHalf, kBfloat16, kFloat, kDouble };
 
 // Values in a row, of which some may be left over.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA kernels behind a C interface, without TensorFlow: on a GPU for benchmarks/gpu, and on
-// the emulator for tests/test_cuda.py.
+// the emulator for tests/cuda/test_cuda.py.
 #include <cstdint>
 #include <string>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What tests/test_cuda.py asks of the emulator.
+// What tests/cuda/test_cuda.py asks of the emulator.
 #include <cstdint>
 
 #include "emulator/device.h"
@@ -10,7 +10,7 @@ using lowbit::emulator::EmulatedDevice;
 using lowbit::emulator::FindEmulatedDevice;
 using lowbit::emulator::SetEmulatedDevice;
 
-// What the kernels have at most: tests/test_cuda_build.py reads it in their machine code.
+// What the kernels have at most: tests/cuda/test_cuda_build.py reads it in their machine code.
 constexpr size_t kStaticShared = 544;
 constexpr int kRegisters = 128;  // that a thread block of 256 threads leaves to two on an SM
 

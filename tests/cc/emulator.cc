@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs one case for tests/test_emulator.py, which has its kind and name: 0 if the results are
+// Runs one case for tests/cuda/test_emulator.py, which has its kind and name: 0 if the results are
 // right, 1 if they are wrong, 2 if there is no such case.
 #include "emulator.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU kernels behind a C interface, without TensorFlow, for tests/test_kernels.py.
+// The CPU kernels behind a C interface, without TensorFlow, for tests/kernels/test_kernels.py.
 #include "kernels.h"
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A call of an op through a C interface. As in tests/kernels.py.
+// A call of an op through a C interface. As in tests/support/kernels.py.
 #ifndef LOWBIT_TESTS_KERNELS_H_
 #define LOWBIT_TESTS_KERNELS_H_
 

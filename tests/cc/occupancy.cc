@@ -6,7 +6,7 @@
 
 #define LOWBIT_TEST_EXPORT extern "C" __attribute__((visibility("default")))
 
-// An SM of a GPU, as tests/test_cuda.py has it from NVIDIA's tables.
+// An SM of a GPU, as tests/cuda/test_cuda.py has it from NVIDIA's tables.
 struct Sm {
   int major;
   int minor;

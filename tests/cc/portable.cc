@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs every op on fixed data, in every dtype, and prints a hash of the outputs' bits: what
-// tests/test_arm64.py compares between processors.
+// tests/kernels/test_arm64.py compares between processors.
 #include <cinttypes>
 #include <cstdio>
 #include <iterator>

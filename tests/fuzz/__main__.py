@@ -14,7 +14,7 @@ Parts:
     kernels-thread   the same under ThreadSanitizer, with more tensors that several threads share
     numpy            lowbit_numpy on arrays of every kind
     eager, function, session, xla
-                     the ops on tensors, compared with tests/reference.py; wrong arguments
+                     the ops on tensors, compared with tests/support/reference.py; wrong arguments
     graphs           GraphDefs that no program would write, imported, run and converted
     configurations   of quantizers and layers, from Python and from .keras files
 

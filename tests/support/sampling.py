@@ -14,7 +14,7 @@ import os
 import random
 import shlex
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -28,7 +28,7 @@ def _number(variable: str, default: int) -> int:
     return int(text or default)
 
 
-def sample(cases: Sequence[tuple[Hashable, ...]], enough: int, seed: int) -> list[int]:
+def sample(cases: Sequence[tuple[int, ...]], enough: int, seed: int) -> list[int]:
     """Chooses some of the cases.
 
     Args:
@@ -42,7 +42,7 @@ def sample(cases: Sequence[tuple[Hashable, ...]], enough: int, seed: int) -> lis
     order = list(range(len(cases)))
     random.Random(seed).shuffle(order)
     values = [set(enumerate(case)) for case in cases]
-    pairs = [set(itertools.combinations(sorted(value, key=repr), 2)) for value in values]
+    pairs = [set(itertools.combinations(sorted(value), 2)) for value in values]
     open_values, open_pairs = set().union(*values), set().union(*pairs)
     chosen: list[int] = []
     while open_values or (open_pairs and len(chosen) < enough):
@@ -56,10 +56,12 @@ def sample(cases: Sequence[tuple[Hashable, ...]], enough: int, seed: int) -> lis
 
 def _axes(items: Sequence[pytest.Function]) -> list[tuple[int, ...]]:
     """The values of the parameters of each case, where those that always go together are one."""
-    columns = {
-        tuple(item.callspec.indices[name] for item in items) for name in items[0].callspec.indices
-    }
-    varying = [column for column in sorted(columns) if len(set(column)) > 1]
+    columns = set()
+    for name in items[0].callspec.params:
+        numbers: dict[int, int] = {}  # of the values, which the cases have in common
+        ids = [id(item.callspec.params[name]) for item in items]
+        columns.add(tuple(numbers.setdefault(key, len(numbers)) for key in ids))
+    varying = [column for column in sorted(columns) if any(column)]
     return list(zip(*varying, strict=True)) if len(varying) > 1 else []
 
 
