@@ -115,6 +115,7 @@ def assert_right(result):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS[:3])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", KERNELS)

@@ -685,6 +685,7 @@ def test_quantization_config_is_refused():
 # --- which Keras ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_keras_is_looked_at_no_earlier_than_at_the_first_use():
     code = """
 import sys

@@ -78,6 +78,7 @@ def test_mirrored(processes, expected):
         np.testing.assert_allclose(curve, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_parameter_server(processes, expected):
     np.testing.assert_allclose(curves(processes["chief"])["replica"], expected, rtol=0, atol=1e-5)
 

@@ -233,6 +233,7 @@ def test_missing_package_names_the_extra(missing, capsys, monkeypatch):
     assert 'pip install "lowbit[demo]"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_line_loads_without_the_extra():
     code = (
         "import lowbit, sys; sys.modules.update(sklearn=None, matplotlib=None, rich=None); "

@@ -105,6 +105,7 @@ def labels(screen):
 # --- where all is well ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_healthy(command):
     result = command("doctor")
     assert (result.returncode, result.stderr) == (0, "")
@@ -452,6 +453,7 @@ def test_keras_of_another_backend_is_worth_a_word(command):
     )
 
 
+@pytest.mark.slow
 def test_unknown_backend_of_keras(command):
     """TensorFlow imports Keras, and is not to blame."""
     result = command("doctor", KERAS_BACKEND="nothing")

@@ -62,6 +62,7 @@ def test_keras_digits(output):
     assert re.search(r" times smaller than in float32", text)
 
 
+@pytest.mark.slow
 def test_custom_loop(output):
     text = output["custom_loop"]
     assert_learns(text)
