@@ -55,6 +55,13 @@ def get_own(identifier: Any, dtype: Any, axis: int | None = None) -> Callable[[A
     return found
 
 
+def leaves_axis_open(identifier: Any) -> bool:
+    """Whether it is an alias or configuration that does not say which axis has the channels."""
+    if isinstance(identifier, dict):
+        return "axis" not in (identifier.get("config") or {})
+    return isinstance(identifier, str)
+
+
 def serialize(identifier: Any) -> Any:
     """What `get` makes an equal quantizer of, fit for JSON: an alias or configuration as it is."""
     if identifier is None or isinstance(identifier, (str, dict)):
