@@ -56,6 +56,13 @@ def get_own(identifier: Any, dtype: Any, axis: int | None = None) -> Callable[[A
     return found
 
 
+def leaves_axis_open(identifier: Any) -> bool:
+    """Whether it is an alias or configuration that does not say which axis has the channels."""
+    if isinstance(identifier, dict):
+        return "axis" not in (identifier.get("config") or {})
+    return isinstance(identifier, str)
+
+
 def _checked(identifier: Any) -> Callable[[Any], Any] | None:
     """A quantizer, any other callable, or None, as it is."""
     if isinstance(identifier, types.FunctionType) and hasattr(identifier, "makes"):

@@ -60,6 +60,13 @@ LAYERS = {
         (6, 6, 4),
         [-2],
     ),
+    "EinsumDense": (
+        keras.layers.EinsumDense,
+        layers.QuantEinsumDense,
+        ("abc,cd->abd", (4, 5)),
+        (4, 6),
+        [-1],
+    ),
 }
 PER_CHANNEL = {"class_name": TERNARY, "config": {"per_channel": True}}
 EXPECTED = {  # what a kernel becomes, by the NumPy reference
@@ -125,7 +132,8 @@ def test_computes_with_quantized_kernels(kind, quantizer):
     for actual, kernel in zip(ours.quantized().values(), wanted, strict=True):
         np.testing.assert_allclose(actual, kernel, rtol=1e-6)
         assert np.abs(kernel).max() > 0
-    theirs = stock(*arguments, padding=ours.padding) if hasattr(ours, "padding") else stock(5)
+    padding = {"padding": ours.padding} if hasattr(ours, "padding") else {}
+    theirs = stock(*arguments, **padding)
     theirs.build(x.shape)
     for variable, kernel in zip(theirs.trainable_variables, wanted, strict=False):
         variable.assign(kernel)

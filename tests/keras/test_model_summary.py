@@ -287,10 +287,37 @@ def test_layers_of_keras_that_hold_others():
     inputs = keras.Input([5, 4])
     attention = keras.layers.MultiHeadAttention(2, 3)(inputs, inputs)
     summary = lowbit.summary(keras.Model(inputs, attention))
-    *projections, output = [x.macs for x in summary.layers]
-    assert projections == 3 * [{"32x32": 5 * 4 * 2 * 3}]
-    assert output is None  # which Keras builds for any number of steps
-    assert summary.total.macs is None
+    assert [x.macs for x in summary.layers] == 4 * [{"32x32": 5 * 4 * 2 * 3}]
+
+
+def test_attention():
+    """The bits of its inputs reach what projects them, in float or not, and not its output."""
+    query, value = keras.Input([5, 6]), keras.Input([7, 6])
+    quantize = layers.Quantize(FOUR_BITS)
+    x = layers.QuantMultiHeadAttention(2, 3, 4, kernel_quantizer="binary_channel", name="heads")(
+        quantize(query), quantize(value)
+    )
+    groups = keras.layers.GroupQueryAttention(3, 4, 2, name="groups")(x, quantize(value))
+    found = {x.path: x for x in lowbit.summary(keras.Model([query, value], groups)).layers}
+    assert {path: layer.macs for path, layer in found.items() if layer.macs} == {
+        "heads/query": {"1x4": 5 * 6 * 2 * 3},
+        "heads/key": {"1x4": 7 * 6 * 2 * 3},
+        "heads/value": {"1x4": 7 * 6 * 2 * 4},
+        "heads/attention_output": {"1x32": 5 * 2 * 4 * 6},
+        "groups/query": {"32x32": 5 * 6 * 4 * 3},
+        "groups/key": {"32x32": 7 * 6 * 2 * 3},
+        "groups/value": {"32x32": 7 * 6 * 2 * 3},
+        "groups/attention_output": {"32x32": 5 * 4 * 3 * 6},
+    }
+    # Of 36 weights one bit, a scale for each of 6 features, 6 biases.
+    assert found["heads/query"].bytes == (36 + 7) // 8 + 4 * 6 + 4 * 6
+
+
+def test_attention_to_any_number_of_steps():
+    query, value = keras.Input([None, 6]), keras.Input([7, 6])
+    attention = keras.layers.MultiHeadAttention(2, 3, name="heads")(query, value)
+    summary = lowbit.summary(keras.Model([query, value], attention))
+    assert summary.unknown == ["heads/query", "heads/attention_output"]
 
 
 def test_einsum():

@@ -281,14 +281,36 @@ def test_downloaded_images_are_scaled(name, shape, labels, monkeypatch):
     np.testing.assert_array_equal(loaded.test_labels, np.arange(20) % 10)
 
 
+def made_up_images(count):
+    """Whose brightness is their label, but for one test image."""
+    labels = np.arange(count, dtype=np.int32) % 4
+    images = np.ones((count, 8, 8, 1), np.float32) * labels[:, None, None, None] / 4
+    test_labels = np.where(np.arange(count) == 0, 1, labels)
+    return data.Dataset(images, labels, images, test_labels)
+
+
+def trainer(scheme, images, epochs):
+    return training.Trainer(
+        scheme.network(lowbit, images.image_shape, images.classes), images, epochs
+    )
+
+
+def test_a_run_starts_anew_and_depends_on_its_seed():
+    images = made_up_images(5 * training.BATCH + 3)
+    ours, epochs = trainer(networks.TWN_PACT, images, 12), []
+    first, other, again = (ours.run(seed, lambda: epochs.append(1)) for seed in (1, 2, 1))
+    assert len(epochs) == 3 * 12
+    np.testing.assert_allclose(again.loss, first.loss, rtol=0.02)
+    assert abs(other.loss[0] - first.loss[0]) > 0.05 * first.loss[0]
+    assert first.loss[-1] < first.loss[0] / 3
+    best = 1 - 1 / len(images.test_labels)
+    assert best - 0.1 < first.accuracy[-1] <= best < 1
+    assert int(ours.network.model.optimizer.iterations.numpy()) == 12 * 5
+
+
 def test_step_times_refuse_networks_that_differ():
-    images = np.random.default_rng(0).random((training.BATCH, 8, 8, 1), np.float32)
-    labels = np.arange(training.BATCH, dtype=np.int32) % 10
-    made_up = data.Dataset(images, labels, images, labels)
-    pair = [
-        training.Trainer(scheme.network(lowbit, made_up.image_shape, made_up.classes))
-        for scheme in (networks.BINARY, networks.ABSMEAN)
-    ]
+    made_up = made_up_images(training.BATCH)
+    pair = [trainer(scheme, made_up, 1) for scheme in (networks.BINARY, networks.ABSMEAN)]
     with pytest.raises(RuntimeError, match="must have the same loss, got"):
         training.step_times([pair], made_up, 1, lambda: None)
 

@@ -129,6 +129,9 @@ def test_keras_page(capsys, monkeypatch, tmp_path):
     assert names == ["Dense", "QuantDense", "QuantDense", "Dense"]
     (ratio,) = re.findall(r"^([\d.]+) times smaller than in float32", capsys.readouterr().out, re.M)
     assert float(ratio) > 5
+    *_, attention, head = lowbit.summary(scope["decoder"]).layers
+    assert (attention.quantizers, attention.macs) == ({"kernel": "absmean"}, {"2x32": 20 * 32 * 32})
+    assert head.quantizers == {}
     inputs = keras.Input([8])
     ternary = scope["Ternary"](4)
     assert keras.Model(inputs, ternary(inputs)).count_params() == 8 * 4 + 2

@@ -13,6 +13,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "examples"
 RUNS = {
     "keras": ("keras_digits.py", "--epochs", "5"),
+    "transformer": ("transformer.py", "--epochs", "4"),
     "custom_loop": ("custom_loop.py", "--epochs", "5"),
     "workers": ("multi_worker.py", "--epochs", "3"),
     "one worker": ("multi_worker.py", "--epochs", "3", "--workers", "1"),
@@ -60,6 +61,19 @@ def test_keras_digits(output):
     assert_learns(text)
     assert re.search(r"^ternary +ttq +2 ", text, re.MULTILINE)
     assert re.search(r" times smaller than in float32", text)
+
+
+@pytest.mark.slow
+def test_transformer(output):
+    text = output["transformer"]
+    for name in ("float", "absmean"):
+        agree = re.search(rf"^{name}: ([\d.]+) % of the verbs agree$", text, re.MULTILINE)
+        assert float(agree[1]) > 80
+    assert len(losses(text)) == 8
+    assert losses(text)[7] < losses(text)[4]
+    projections = re.findall(r"^\S+/(\w+) +absmean +2 ", text, re.MULTILINE)
+    assert projections == 2 * ["query", "key", "value", "attention_output"]
+    assert len(re.findall(r"^dense_?\d* +absmean +2 ", text, re.MULTILINE)) == 4
 
 
 @pytest.mark.slow

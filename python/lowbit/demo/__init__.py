@@ -21,7 +21,7 @@ TensorFlow ops. Draws a figure: training curves, and histograms of latent and
 quantized weights.
 
 The default, scikit-learn's 1797 handwritten digits of 8x8 pixels, needs no
-network and takes about half a minute on two cores. The other image sets are
+network and takes about 50 seconds on two cores. The other image sets are
 downloaded once by Keras; they are some 40 times larger: expect several minutes
 an epoch on a CPU, or ask for less with --seeds 1.
 """

@@ -73,6 +73,20 @@ TTQ_PAPER = Scheme(
 SCHEMES = (FLOAT, BINARY, CHANNEL_WISE, TWN, TWN_PACT, ABSMEAN, TTQ, TTQ_PAPER)
 
 
+class TracedSequential(keras.Sequential):
+    """A model whose steps are traced once, for `fit` and for what calls them one by one."""
+
+    @tf.function
+    def train_step(self, data: Any) -> Any:
+        """Keras's."""
+        return super().train_step(data)
+
+    @tf.function
+    def logits(self, images: tf.Tensor) -> Any:
+        """Of images [batch, height, width, channels]: [batch, classes]."""
+        return self(images, training=False)
+
+
 class Network:
     """Three 3x3 convolutions, the mean over the image, a dense layer, in Keras.
 
@@ -93,9 +107,8 @@ class Network:
         weight_quantizer: Callable[[], Callable[[tf.Tensor], tf.Tensor]] | None,
         activation: Callable[[], Callable[[tf.Tensor], tf.Tensor]],
     ) -> None:
-        self.image_shape = image_shape
         self.convolutions: list[Any] = []
-        self.model = keras.Sequential([keras.Input(image_shape)])
+        self.model = TracedSequential([keras.Input(image_shape)])
         for index, channels in enumerate(CHANNELS):
             last = index == len(CHANNELS) - 1
             self.convolutions.append(
@@ -116,11 +129,6 @@ class Network:
         self.model.add(keras.layers.Dense(classes))
         self._start = self.model.get_weights()
 
-    @property
-    def trainable_variables(self) -> list[tf.Variable]:
-        """TensorFlow's variables of the trained weights."""
-        return [variable.value for variable in self.model.trainable_variables]
-
     def reset(self, seed: int) -> None:
         """Returns to the start of training, with the random weights of `seed`."""
         self.model.set_weights(self._start)
@@ -131,7 +139,3 @@ class Network:
         for layer in self.model.layers:
             if isinstance(layer, (layers.Quantized, layers.Quantize)):
                 layer.reset_scales()
-
-    def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
-        """The logits [batch, classes] of images [batch, height, width, channels]."""
-        return self.model(images, training=training)

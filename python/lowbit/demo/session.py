@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -60,25 +63,40 @@ def _heading(settings: Settings, images: data.Dataset) -> str:
 
 def _train_all(settings: Settings, images: data.Dataset, console: Console) -> list[report.Result]:
     """Trains and times every scheme, under a progress bar where there is a terminal."""
-    shape = (images.image_shape, images.classes)
+
+    def made(scheme: networks.Scheme, factories: ModuleType) -> Trainer:
+        network = scheme.network(factories, images.image_shape, images.classes)
+        return Trainer(network, images, settings.epochs)
+
     results, pairs = [], []
-    with _progress(console) as progress:
+    with _progress(console) as progress, _without_warnings():
         total = len(networks.SCHEMES) * settings.seeds * settings.epochs
         task = progress.add_task("", total=total, unit="epochs")
         for scheme in networks.SCHEMES:
             progress.update(task, description=scheme.name)
-            trainer = Trainer(scheme.network(lowbit, *shape))
-            result = _train(scheme, trainer, settings, images, lambda: progress.advance(task))
+            trainer = made(scheme, lowbit)
+            result = _train(scheme, trainer, settings.seeds, lambda: progress.advance(task))
             console.print(f"{scheme.name:24} {result.accuracy:5.1f} %")
             results.append(result)
-            peer = [] if scheme is networks.FLOAT else [Trainer(scheme.network(stock, *shape))]
-            pairs.append([trainer, *peer])
+            pairs.append([trainer] if scheme is networks.FLOAT else [trainer, made(scheme, stock)])
         steps = settings.timed_steps
         progress.reset(task, total=steps, description="step times", unit="steps")
         times = step_times(pairs, images, steps, lambda: progress.advance(task))
     for result, seconds in zip(results, times, strict=True):
         result.step_seconds = seconds
     return results
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """TensorFlow warns of a function that is traced often: here once for each of many networks."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _progress(console: Console) -> Progress:
@@ -95,15 +113,9 @@ def _progress(console: Console) -> Progress:
 
 
 def _train(
-    scheme: networks.Scheme,
-    trainer: Trainer,
-    settings: Settings,
-    images: data.Dataset,
-    after_epoch: Callable[[], None],
+    scheme: networks.Scheme, trainer: Trainer, seeds: int, after_epoch: Callable[[], None]
 ) -> report.Result:
-    curves = [
-        trainer.run(images, seed, settings.epochs, after_epoch) for seed in range(settings.seeds)
-    ]
+    curves = [trainer.run(seed, after_epoch) for seed in range(seeds)]
     last = trainer.network.convolutions[-1]
     latent = last.kernel.numpy()
     quantized = last.quantized().get("kernel", latent)

@@ -15,12 +15,14 @@ compat.require()
 import keras  # noqa: E402
 
 from lowbit.keras.layers import Quantize, Quantized  # noqa: E402
+from lowbit.keras.layers.attention import ATTENTION_OF_KERAS  # noqa: E402
 from lowbit.keras.layers.of_keras import OF_KERAS  # noqa: E402
 from lowbit.keras.layers.scales import Scales, scales_start_anew  # noqa: E402
 from lowbit.keras.layers.trained import TrainedLayer  # noqa: E402
 from lowbit.keras.traversal import is_graph, layers_within, own_methods, own_weights, walk  # noqa: E402
 
-_FLOATS = {quantized: stock for stock, quantized in OF_KERAS.items()}
+_QUANTIZED: dict[type, Any] = {**OF_KERAS, **ATTENTION_OF_KERAS}
+_FLOATS = {quantized: stock for stock, quantized in _QUANTIZED.items()}
 _COMPUTES = ("call", "train_step", "test_step", "predict_step", "compute_loss")
 
 
@@ -34,16 +36,18 @@ def quantize_model(
 ) -> keras.Model:
     """A copy of a Keras model, with its weights, whose layers are quantized.
 
-    Dense, convolution, depthwise, separable and transposed layers become those of `lowbit.layers`;
-    everything else is copied: other layers, subclasses of those layers, and what is inside a
-    wrapper or a custom layer. Models within the model are gone through, whatever their depth. The
-    copy shares nothing with the model and is not compiled. TTQ's scales start from the weights.
+    Dense, einsum, convolution, depthwise, separable, transposed and attention layers become those
+    of `lowbit.layers`; everything else is copied: other layers, subclasses of those layers, and
+    what is inside a wrapper or a custom layer. Models within the model are gone through, whatever
+    their depth. The copy shares nothing with the model and is not compiled. TTQ's scales start
+    from the weights.
 
     Args:
         model: Sequential or functional, built or not.
         kernel_quantizer: Of every kernel, see `lowbit.get`; both kernels of a separable layer.
         input_quantizer: Of the inputs of every quantized layer, see `lowbit.get`.
-        skip_first: Whether the first of these layers stays in float, as usual in the field.
+        skip_first: Whether the first of these layers stays in float, as usual in the field. An
+            attention counts as one, with all its projections; an embedding as none.
         skip_last: Whether the last one does.
 
     Returns:
@@ -67,7 +71,7 @@ def quantize_model(
     layers = [layer for _, layer in walk(model, enters=is_graph)]
     for part in (model, *filter(is_graph, layers)):
         _check(part)
-    candidates = [layer for layer in layers if type(layer) in OF_KERAS]
+    candidates = [layer for layer in layers if type(layer) in _QUANTIZED]
     chosen = candidates[int(skip_first) : len(candidates) - int(skip_last)]
     if not chosen:
         raise ValueError(_nothing(model, candidates, skip_first, skip_last))
@@ -108,14 +112,19 @@ def load_float_weights(model: keras.Model, filepath: Any) -> None:
             twin.give_back()
         else:  # which has its layers in the file by the names of its attributes
             model.load_weights(filepath)
-    for _, layer in walk(model):
-        if isinstance(layer, (Quantized, Quantize)):
-            layer.reset_scales()
+    _reset_scales(model)
+
+
+def _reset_scales(layer: Any) -> None:
+    """Lets the trained scales in a layer or model start anew."""
+    for inner in (layer, *(within for _, within in walk(layer))):
+        if isinstance(inner, (Quantized, Quantize)):
+            inner.reset_scales()
 
 
 def _nothing(model: keras.Model, candidates: list[Any], first: bool, last: bool) -> str:
     """Why there is no layer to quantize."""
-    kinds = ", ".join(cls.__name__ for cls in OF_KERAS)
+    kinds = ", ".join(cls.__name__ for cls in _QUANTIZED)
     required = f"model must have a layer to quantize ({kinds}), got {model.name}"
     if not candidates:
         return f"{required} with none"
@@ -165,8 +174,11 @@ class _Clones(_Copies):
         config = layer.get_config()
         if id(layer) not in self._chosen:
             return type(layer).from_config(config)
-        cls = OF_KERAS[type(layer)]
-        arguments = {kernel.argument: self._kernel_quantizer for kernel in cls.quantized_kernels}
+        for inner in layers_within(layer):
+            if type(inner) in OF_KERAS:
+                OF_KERAS[type(inner)](**inner.get_config())  # which refuses LoRA and the like
+        cls = _QUANTIZED[type(layer)]
+        arguments = dict.fromkeys(cls.kernel_arguments, self._kernel_quantizer)
         return cls(**config, **arguments, input_quantizer=self._input_quantizer)
 
     def copy_weights(self) -> None:
@@ -174,8 +186,8 @@ class _Clones(_Copies):
         _assign((layer, clone, layer.name) for layer, clone in self._leaves())
         for layer, clone in self._leaves():
             _copy_state(layer, clone)
-            if isinstance(clone, Quantized) and id(layer) in self._chosen:
-                clone.reset_scales()
+            if id(layer) in self._chosen:
+                _reset_scales(clone)
 
 
 class _FloatTwin(_Copies):
@@ -186,10 +198,7 @@ class _FloatTwin(_Copies):
         cls = _FLOATS.get(type(layer))
         if cls is None:
             return type(layer).from_config(config)
-        own = [k.argument for k in layer.quantized_kernels] + [
-            "input_quantizer",
-            "scale_constraint",
-        ]
+        own = (*layer.kernel_arguments, "input_quantizer", "scale_constraint")
         return cls(**{name: value for name, value in config.items() if name not in own})
 
     def give_back(self) -> None:

@@ -33,6 +33,10 @@ compat.require()
 import keras  # noqa: E402
 
 from lowbit.keras.layers.activation import Quantize  # noqa: E402
+from lowbit.keras.layers.attention import (  # noqa: E402
+    QuantGroupQueryAttention,
+    QuantMultiHeadAttention,
+)
 from lowbit.keras.layers.base import Quantized  # noqa: E402
 from lowbit.keras.layers.of_keras import (  # noqa: E402
     QuantConv1D,
@@ -41,6 +45,7 @@ from lowbit.keras.layers.of_keras import (  # noqa: E402
     QuantConv3D,
     QuantDense,
     QuantDepthwiseConv2D,
+    QuantEinsumDense,
     QuantSeparableConv2D,
 )
 from lowbit.keras.layers.trained import make_layers  # noqa: E402
@@ -56,6 +61,9 @@ __all__ = [
     "QuantConv3D",
     "QuantDense",
     "QuantDepthwiseConv2D",
+    "QuantEinsumDense",
+    "QuantGroupQueryAttention",
+    "QuantMultiHeadAttention",
     "QuantSeparableConv2D",
     "Quantize",
     "Quantized",

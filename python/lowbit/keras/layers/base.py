@@ -69,6 +69,14 @@ class QuantizedKernel:
             return vars(layer)[self.name]
         return getattr(super(Quantized, layer), self.name)
 
+    def quantized(self, layer: Any) -> tf.Tensor:
+        """What the quantizer makes of the latent kernel, in the shape of the kernel."""
+        return getattr(layer, self.argument)(tf.convert_to_tensor(self.latent(layer)))
+
+    def quantizer_shape(self, layer: Any) -> tuple[int, ...]:
+        """The shape that the kernel has for its quantizer."""
+        return tuple(self.latent(layer).shape)
+
 
 class Quantized(keras.layers.Layer):
     """Adds quantizers to the Keras layer that follows it among the bases of a class.
@@ -76,22 +84,26 @@ class Quantized(keras.layers.Layer):
     The class names the kernels of that layer by `QuantizedKernel`.
 
     Attributes:
+        kernel_arguments: The names of the arguments that quantize kernels.
+        identifiers: What was given for each quantizer, by the name of the argument.
         input_quantizer: What the inputs of each call go through, or None.
         scale_constraint: The constraint on the trained scales of its quantizers, or None.
     """
 
     quantized_kernels: tuple[QuantizedKernel, ...]
+    kernel_arguments: tuple[str, ...]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         kernels = tuple(v for v in vars(cls).values() if isinstance(v, QuantizedKernel))
         if kernels:
             cls.quantized_kernels = kernels
+            cls.kernel_arguments = tuple(kernel.argument for kernel in kernels)
 
     def __init__(
         self, *args: Any, input_quantizer: Any = None, scale_constraint: Any = None, **kwargs: Any
     ) -> None:
-        identifiers = {k.argument: kwargs.pop(k.argument, None) for k in self.quantized_kernels}
+        identifiers = {name: kwargs.pop(name, None) for name in self.kernel_arguments}
         super().__init__(*args, **kwargs)
         self.scale_constraint = keras.constraints.get(scale_constraint)
         for kernel in self.quantized_kernels:
@@ -104,10 +116,10 @@ class Quantized(keras.layers.Layer):
         found = activation_quantizer("input_quantizer", input_quantizer, self.compute_dtype)
         hold(self, "input_quantizer", found)
         # Not a dict, which Keras would track as state.
-        self._identifiers = types.MappingProxyType(
+        self.identifiers = types.MappingProxyType(
             {**identifiers, "input_quantizer": input_quantizer}
         )
-        used = [getattr(self, argument) for argument in self._identifiers]
+        used = [getattr(self, argument) for argument in self.identifiers]
         if not all(map(supports_jit, used)):
             self.supports_jit = False
         self._refuse_other_quantization()
@@ -169,9 +181,8 @@ class Quantized(keras.layers.Layer):
         refuse_quantized_policy(self, self.dtype_policy)  # a map of policies knows it by now
         super().build(input_shape)
         for kernel in self.quantized_kernels:
-            found = getattr(self, kernel.argument)
-            check_axis(kernel.argument, found, len(kernel.latent(self).shape))
-            latent = kernel.latent(self)
+            found, latent = getattr(self, kernel.argument), kernel.latent(self)
+            check_axis(kernel.argument, found, len(kernel.quantizer_shape(self)))
             add_scales(self, f"{kernel.name}_scales", found, latent, self.scale_constraint)
         add_scales(self, "input_scales", self.input_quantizer, None, self.scale_constraint)
 
@@ -188,9 +199,7 @@ class Quantized(keras.layers.Layer):
             cast to its compute dtype.
         """
         kernels = [k for k in self.quantized_kernels if getattr(self, k.argument) is not None]
-        return {
-            k.name: getattr(self, k.argument)(tf.convert_to_tensor(k.latent(self))) for k in kernels
-        }
+        return {kernel.name: kernel.quantized(self) for kernel in kernels}
 
     def reset_scales(self) -> None:
         """Sets the trained scales to where they start, with the kernels as they are now."""
@@ -215,6 +224,6 @@ class Quantized(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The configuration of the Keras layer, and the quantizers."""
-        given = {name: serialize(i) for name, i in self._identifiers.items()}
+        given = {name: serialize(i) for name, i in self.identifiers.items()}
         constraint = keras.constraints.serialize(self.scale_constraint)
         return {**super().get_config(), **given, "scale_constraint": constraint}

@@ -7,6 +7,7 @@ import keras
 
 from lowbit.keras.compat import PACKAGE
 from lowbit.keras.layers.base import Quantized, QuantizedKernel
+from lowbit.keras.layers.einsum import EinsumKernel
 
 _register = keras.saving.register_keras_serializable(PACKAGE)
 
@@ -29,6 +30,23 @@ class QuantDense(Quantized, keras.layers.Dense):
     """
 
     kernel = QuantizedKernel("kernel_quantizer", axis=-1)
+
+
+@_register
+class QuantEinsumDense(Quantized, keras.layers.EinsumDense):
+    """`activation(einsum(equation, input_quantizer(x), kernel_quantizer(kernel)) + bias)`.
+
+    Takes what `keras.layers.EinsumDense` takes, and the keyword arguments of `QuantDense`.
+
+    The channels of the kernel are its output features, as those of a dense layer between flattened
+    axes: all axes that the output has, too, together. A quantizer per channel has a scale for each
+    head and each of its features in "abc,cde->abde", for each of e in "abcd,cde->abe", and one for
+    the whole kernel where the output has none of its axes, as in "ab,b->a". A quantizer that names
+    an axis, or was made before, has that axis of the kernel alone. Keras's own int8 quantization
+    counts its scales in the same way.
+    """
+
+    kernel = EinsumKernel("kernel_quantizer", axis=-1)
 
 
 @_register
@@ -104,4 +122,5 @@ OF_KERAS: dict[type, type[Quantized]] = {
     keras.layers.Conv2DTranspose: QuantConv2DTranspose,
     keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
     keras.layers.SeparableConv2D: QuantSeparableConv2D,
+    keras.layers.EinsumDense: QuantEinsumDense,
 }

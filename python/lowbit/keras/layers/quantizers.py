@@ -11,6 +11,8 @@ import keras
 from lowbit import _identifiers, _loader
 from lowbit.quantizers import Quantizer
 
+_POLICY_MAPS = getattr(keras.dtype_policies, "DTypePolicyMap", ())  # not in Keras 3.3
+
 
 def quantizer(
     argument: str, identifier: Any, dtype: str, axis: int | None = None
@@ -43,14 +45,20 @@ def quantizer(
     return found
 
 
+def channel_axis(found: Any) -> int | None:
+    """The axis of the channels that a quantizer tells apart; None if it does not."""
+    axis: int | None = getattr(found, "axis", None)
+    return axis if isinstance(found, Quantizer) and getattr(found, "per_channel", True) else None
+
+
 def check_axis(argument: str, found: Any, rank: int) -> None:
     """Refuses a quantizer whose channels are on an axis that a kernel of this rank has not.
 
     Raises:
         ValueError: So it is.
     """
-    axis = getattr(found, "axis", None) if getattr(found, "per_channel", True) else None
-    if isinstance(found, Quantizer) and axis is not None and not -rank <= axis < rank:
+    axis = channel_axis(found)
+    if axis is not None and not -rank <= axis < rank:
         raise ValueError(
             f"{argument} must have an axis in [-{rank}, {rank}) for a kernel of rank {rank}, "
             f"got {axis}"
@@ -101,7 +109,7 @@ def refuse_quantized_policy(layer: Any, policy: Any) -> None:
         ValueError: The policy quantizes, or is a map that does so at the path of the layer.
     """
     found = policy
-    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+    if isinstance(policy, _POLICY_MAPS):
         if not layer.path:
             return  # until it is built, and has one
         found = policy[layer.path]

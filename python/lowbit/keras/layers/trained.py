@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend import AutocastScope, name_scope
+from keras.src.backend import AutocastScope, Variable, name_scope
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
@@ -87,7 +87,7 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
 
     def _has_keras_scales(self) -> bool:
         scales = self.scales
-        return scales is not None and isinstance(scales[0], keras.Variable)
+        return scales is not None and isinstance(scales[0], Variable)
 
     @_autograph.leave
     def __call__(self, x: Any) -> tf.Tensor:
@@ -109,7 +109,7 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
         outermost = self._get_call_context().entry_layer
         self._maybe_reset_call_context()
         if outermost is self:  # as above
-            if self.scales is None and (isinstance(x, keras.Variable) or in_stateless_scope()):
+            if self.scales is None and (isinstance(x, Variable) or in_stateless_scope()):
                 self._add_scales_for(x)
             return
         layers = outermost._flatten_layers()
@@ -153,7 +153,7 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
 
     def _add_scales_for(self, x: Any) -> None:
         weights = self._checked(x)  # which Keras may have cast
-        if self.starts_at_mean and not (isinstance(x, keras.Variable) or is_known(weights)):
+        if self.starts_at_mean and not (isinstance(x, Variable) or is_known(weights)):
             raise ValueError(
                 'initial="mean" needs the first weights themselves in a Keras layer, got a tensor '
                 "that is computed from them: hand the quantizer the variable, or give initial a "
@@ -264,7 +264,7 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
         state = super().__getstate__()
         state["_name"] = state.pop("name")  # as a `tf.Module` has it
         for name in self.scale_names:
-            if isinstance(state[name], keras.Variable):
+            if isinstance(state[name], Variable):
                 state[name] = PickledScale(state[name])
         return state
 

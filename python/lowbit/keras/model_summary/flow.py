@@ -31,6 +31,11 @@ _PASSES_VALUES = (
 )
 
 
+# What an attention names the layers that its inputs go through.
+_PROJECTS_INPUTS = ("query", "key", "value", "gate")
+_ATTENTIONS = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+
+
 class Call(NamedTuple):
     """One call of a layer.
 
@@ -129,11 +134,26 @@ def _within(call: Call, bits: int, found: list[Call]) -> None:
     elif isinstance(layer, keras.layers.Bidirectional):
         for inner in (layer.forward_layer, layer.backward_layer):
             _call(inner, path, bits, shape, found, times)
+    elif isinstance(layer, _ATTENTIONS):
+        _projections(call, bits, found)
     else:
         is_wrapper = isinstance(layer, keras.layers.Wrapper)  # of which only those are known
         for inner in layers_within(layer):
             built = None if is_wrapper else _built_shape(inner)
             _call(inner, path, float_bits(inner.compute_dtype), built, found, times)
+
+
+def _projections(call: Call, bits: int, found: list[Call]) -> None:
+    """Adds the calls of what an attention projects: its inputs, and its output from float."""
+    inner = {layer.name: layer for layer in layers_within(call.layer)}
+    query = _built_shape(inner["query"]) if "query" in inner else None
+    for name, layer in inner.items():
+        shape = _built_shape(layer)
+        if name == "attention_output":  # which Keras builds for any number of steps
+            heads = layer.kernel.shape[:2]
+            shape = None if query is None else (*query[:-1], *heads)
+        given = bits if name in _PROJECTS_INPUTS else float_bits(layer.compute_dtype)
+        _call(layer, call.path, given, shape, found, call.times)
 
 
 def _each_step(shape: Any, times: int | None) -> int | None:

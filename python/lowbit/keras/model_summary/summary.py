@@ -19,11 +19,12 @@ def summary(model: Any) -> ModelSummary:
     """Bits, parameters, memory and multiply-accumulates of a Keras model, layer by layer.
 
     Memory is that of packed weights: kernels take the bits of their quantizer and their scales, all
-    other weights 4 bytes each. Multiply-accumulates are those of dense, convolution and recurrent
-    layers, for one sample and all steps; a layer that is called several times is listed once, with
-    those of all calls. They are unknown, and so is their total, where the size of the input or the
-    number of steps is, and for a layer with weights that is none of these. Input bits are those of
-    the layer's input quantizer, or of a `Quantize` layer before it, also through maximum pooling,
+    other weights 4 bytes each. Multiply-accumulates are those of weights, in dense, convolution,
+    recurrent and attention layers, for one sample and all steps; a layer that is called several
+    times is listed once, with those of all calls. They are unknown, and so is their total, where
+    the size of the input or the number of steps is, and for a layer with weights that is none of
+    these. What an attention multiplies without weights does not count. Input bits are those of the
+    layer's input quantizer, or of a `Quantize` layer before it, also through maximum pooling,
     padding, flattening, dropout and reshaping.
 
     Args:
@@ -70,7 +71,7 @@ def _layer(call: Call) -> LayerSummary:
     result.bytes = result.float32_bytes = FLOAT32_BYTES * result.parameters
     result.float32_bytes -= FLOAT32_BYTES * len(getattr(input_quantizer, "scale_names", ()))
     for name, quantizer in macs.quantizers(layer).items():
-        shape = getattr(layer, name).shape
+        shape = getattr(type(layer), name).quantizer_shape(layer)
         trained = FLOAT32_BYTES * len(getattr(quantizer, "scale_names", ()))
         result.quantizers[name] = macs.describe(quantizer) or ""
         result.float32_bytes -= trained
