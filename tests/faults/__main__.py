@@ -67,6 +67,7 @@ def build(*targets: str) -> None:
             *("cmake", "-S", COPY, "-B", folder, "-G", "Ninja", "-DLOWBIT_TF=ON"),
             *("-DLOWBIT_BUILD_TESTS=ON", f"-DPython_EXECUTABLE={sys.executable}"),
             "-DLOWBIT_CUDA=OFF",  # the emulator runs the same source
+            "-DLOWBIT_WERROR=OFF",  # a fault may leave something unused
         ]
         compile_ = ["cmake", "--build", folder]
         if targets:

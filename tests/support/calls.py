@@ -39,6 +39,7 @@ class Quantizer:
     expected_gradient: Callable  # dy, x -> dx
     exact: bool = True  # element-wise steps only: same bits; else a mean, within 1 ulp
     channels: bool = False  # has a channel axis, the last one
+    straight_through: bool = False  # its gradient is dy, whatever the shape
 
     def check(self, x: np.ndarray, y: np.ndarray) -> None:
         """Fails unless y is the quantized x."""
@@ -79,7 +80,9 @@ def _quantizer(record: catalogue.Record, per_channel: bool = False) -> Quantizer
 
     channels = per_channel or (record.has_channels and "per_channel" not in record.arguments)
     name = f"{record.name}_per_channel" if per_channel else record.name
-    return Quantizer(name, op, expected, expected_gradient, record.is_exact, channels)
+    return Quantizer(
+        name, op, expected, expected_gradient, record.is_exact, channels, gradient is None
+    )
 
 
 QUANTIZERS = [
