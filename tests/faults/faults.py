@@ -74,7 +74,7 @@ _KERNEL_FAULTS = (
         "cc/core/mid_tread.h",
         "if (MayBe(needs_scale)) {",
         "if (false) {",
-        _KERNELS,
+        _EDGE_CASES,
     ),
     Fault(
         "linear: gradient at the maximum",

@@ -28,6 +28,11 @@ def _number(variable: str, default: int) -> int:
     return int(text or default)
 
 
+def _settings() -> tuple[int, int]:
+    """How many cases are enough, and the seed."""
+    return _number("LOWBIT_TEST_CASES", _DEFAULT_CASES), _number("LOWBIT_TEST_SEED", 0)
+
+
 def sample(cases: Sequence[tuple[int, ...]], enough: int, seed: int) -> list[int]:
     """Chooses some of the cases.
 
@@ -74,9 +79,13 @@ def _products(items: Iterable[pytest.Item]) -> Iterable[list[pytest.Function]]:
     return tests.values()
 
 
+def pytest_configure() -> None:
+    _settings()  # what is wrong with them is said before anything runs
+
+
 @pytest.hookimpl(trylast=True)  # after those that -k and -m leave out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    enough, seed = _number("LOWBIT_TEST_CASES", _DEFAULT_CASES), _number("LOWBIT_TEST_SEED", 0)
+    enough, seed = _settings()
     named = [argument.split("::", 1)[-1] for argument in config.args if "[" in argument]
     left_out = set()
     for cases in _products(items) if enough else ():
@@ -94,7 +103,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header() -> str:
-    enough, seed = _number("LOWBIT_TEST_CASES", _DEFAULT_CASES), _number("LOWBIT_TEST_SEED", 0)
+    enough, seed = _settings()
     if not enough:
         return "cases: all of each test (LOWBIT_TEST_CASES=0)"
     return (
