@@ -153,7 +153,7 @@ class Check {
       const double above = std::isnan(x) ? x : x >= max ? dy : 0;
       Exact(0, i, std::isnan(x) ? x : x > 0 && x < max ? dy : 0);
       sum += above;
-      magnitudes += std::fabs(above);
+      magnitudes += FiniteMagnitude(above);
     }
     CheckSum(1, sum, magnitudes);
   }
@@ -227,7 +227,7 @@ class Check {
       const int region = std::fabs(w) <= t ? 0 : w > 0 ? 1 : 2;
       if (region > 0) {
         sums[region - 1] += dy;
-        magnitudes[region - 1] += std::fabs(dy);
+        magnitudes[region - 1] += FiniteMagnitude(dy);
       }
       const double dw = region == 0 ? dy : C(dy * In(1 + region, 0));
       Exact(0, i, std::isnan(t) ? t : dw);
@@ -236,8 +236,12 @@ class Check {
     for (int k : {0, 1}) CheckSum(1 + k, std::isnan(t) ? t : sums[k], magnitudes[k]);
   }
 
+  static double FiniteMagnitude(double x) { return std::isfinite(x) ? std::fabs(x) : 0; }
+
+  // `magnitudes` is the sum of those of the finite terms. Where some of them may overflow, an
+  // infinity among the terms may meet one of the other sign.
   void CheckSum(int output, long double sum, long double magnitudes) {
-    if (std::isfinite(magnitudes) && magnitudes > kLargestSum) return;
+    if (magnitudes > kLargestSum) return;
     const int dtype = DtypeOf(case_.kernel, output, dtype_);
     const double right = RoundTo(dtype, C(static_cast<double>(sum)));
     const double got = Out(output, 0);

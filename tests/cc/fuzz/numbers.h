@@ -121,7 +121,8 @@ inline bool Same(double a, double b) {
 // `error` more is allowed.
 inline bool Near(int dtype, double a, double b, double error = 0) {
   if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
-  if (a == b || std::fabs(a - b) <= error) return true;
+  if (std::isinf(a) || std::isinf(b)) return a == b;
+  if (std::fabs(a - b) <= error) return true;
   if (dtype == kDouble) return std::fabs(a - b) <= 1e-14 * std::fabs(b) + 5e-324;
   const auto ordinal = [dtype](double v) {
     const auto bits = static_cast<int64_t>(Encode(dtype, std::fabs(v)));
