@@ -437,3 +437,17 @@ def test_ttq_in_a_function_that_calls_another():
     w = tf.constant([1.0, -3.0])
     for _ in range(2):
         assert outer(w).numpy().tolist() == [6, -6]
+
+
+def test_numbers_of_float64_are_not_rounded_to_float32():
+    """The second weight is on one side of the float64 number, and on the other of the float32's."""
+    between = 0.0500000004
+    assert 0.05 < between < np.float32(0.05)
+    assert 0.1 / 2 < between < np.float64(np.float32(0.1)) / 2
+    ttq = lowbit.ttq_weight_quantizer(0.05, dtype=tf.float64, initial=1.0)
+    assert ttq(tf.constant([1.0, between], tf.float64)).numpy().tolist() == [1, 1]
+    twn = lowbit.twn_weight_quantizer(0.1, tf.float64)
+    assert (twn(tf.constant([1 - between, between], tf.float64)).numpy() > 0).all()
+    for backward in (None, "clipped"):
+        linear = lowbit.linear_mid_tread_half_quantizer(2, 0.7, backward, dtype=tf.float64)
+        assert linear(tf.constant(1.0, tf.float64)) == 0.7
