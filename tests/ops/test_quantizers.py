@@ -442,8 +442,8 @@ def test_ttq_in_a_function_that_calls_another():
 def test_numbers_of_float64_are_not_rounded_to_float32():
     """The second weight is on one side of the float64 number, and on the other of the float32's."""
     between = 0.0500000004
-    assert 0.05 < between < np.float32(0.05)
-    assert 0.1 / 2 < between < np.float64(np.float32(0.1)) / 2
+    assert 0.05 < between < float(np.float32(0.05))
+    assert 0.1 / 2 < between < float(np.float32(0.1)) / 2
     ttq = lowbit.ttq_weight_quantizer(0.05, dtype=tf.float64, initial=1.0)
     assert ttq(tf.constant([1.0, between], tf.float64)).numpy().tolist() == [1, 1]
     twn = lowbit.twn_weight_quantizer(0.1, tf.float64)
