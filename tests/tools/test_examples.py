@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.slow
 RUNS = {
     "keras": ("keras_digits.py", "--epochs", "5"),
     "transformer": ("transformer.py", "--epochs", "4"),
@@ -55,7 +56,6 @@ def assert_learns(text):
     assert float(re.search(r"^test accuracy ([\d.]+) %$", text, re.MULTILINE)[1]) > 90
 
 
-@pytest.mark.slow
 def test_keras_digits(output):
     text = output["keras"]
     assert_learns(text)
@@ -63,7 +63,6 @@ def test_keras_digits(output):
     assert re.search(r" times smaller than in float32", text)
 
 
-@pytest.mark.slow
 def test_transformer(output):
     text = output["transformer"]
     for name in ("float", "absmean"):
@@ -76,7 +75,6 @@ def test_transformer(output):
     assert len(re.findall(r"^dense_?\d* +absmean +2 ", text, re.MULTILINE)) == 4
 
 
-@pytest.mark.slow
 def test_custom_loop(output):
     text = output["custom_loop"]
     assert_learns(text)
