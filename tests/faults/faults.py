@@ -400,7 +400,7 @@ _PYTHON_FAULTS = (
         "python/lowbit/quantizers/base.py",
         "if x.dtype != self.dtype:",
         "if False:",
-        _ERRORS,
+        _QUANTIZERS,
     ),
     Fault(
         "quantizers equal by class alone",

@@ -197,6 +197,17 @@ def test_factories_agree_with_the_ops(dtype):
         assert_close(quantizer(x).numpy(), expected.numpy(), exact=True)
 
 
+def test_another_dtype_is_refused(example):
+    quantizer = example()
+    other = tf.bfloat16
+    given = f"must have the quantizer's dtype {quantizer.dtype.name}, got bfloat16: make the"
+    for x in (tf.ones([2, 3], other), tf.Variable(tf.ones([2, 3], other))):
+        with pytest.raises(TypeError, match=given):
+            quantizer(x)
+        with pytest.raises(TypeError, match=given):
+            tf.function(quantizer)(x)
+
+
 def test_variables_and_arrays_are_accepted():
     quantizer = lowbit.binary_mean_scaling_quantizer()
     expected = [1.5, -1.5]
