@@ -75,6 +75,15 @@ def test_values():
     assert history[path + "negative"] == [4] * 3
 
 
+def test_a_weight_of_zero_counts_as_positive():
+    model, (dense,) = network("binary")
+    up, zero, down = (np.full([4, 4], value) for value in (1.0, 0.0, -1.0))
+    dense.kernel.assign(zero)
+    kernels = Assign(dense.kernel, [zero, up, zero, down])
+    history = fit(model, QuantizationMonitor(), kernels, epochs=4)
+    assert history["inner/dense0/flips"] == [0, 0, 0, 1]
+
+
 def test_short_form():
     """Two values of all weights, of 16 and of 4 here; those of each layer are in history."""
     inner = keras.Sequential(
