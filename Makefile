@@ -117,10 +117,10 @@ gpu-test: build $(TESTS)  ## Run the tests of the ops on a GPU, with TensorFlow
 
 # On a machine with PyTorch, which need not have TensorFlow: $(PYTHON), not the environment's.
 gpu-check:  ## Check the GPU kernels, without TensorFlow
-	$(PYTHON) benchmarks/gpu/check.py $(GPU_ARGS)
+	$(PYTHON) benchmarks/check.py $(GPU_ARGS)
 
 gpu-bench:  ## Time the GPU kernels beside PyTorch
-	$(PYTHON) benchmarks/gpu/bench.py $(GPU_ARGS)
+	$(PYTHON) benchmarks/bench.py --gpu $(GPU_ARGS)
 
 clean:  ## Remove everything that was built or installed here
 	rm -rf build $(VENV) $(VENV)-python3.* python/lowbit.egg-info python/lowbit/_ops python/lowbit_numpy/*.so

@@ -1,131 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks lowbit's ops, then times them beside a copy, the stock TensorFlow ops and XLA."""
+"""Checks lowbit's ops, then times them beside a copy and what the frameworks have.
+
+On a CPU: TensorFlow's stock ops and XLA. With --gpu, on a machine that needs no TensorFlow but
+nvcc, a GPU and PyTorch: PyTorch, torch.compile and Triton.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import tensorflow as tf
-from cases import CASES, SIZES, Case, Inputs, Size, expected, mistake
-from chart import save_chart
-from machine import Copies, buffer, copies, facts
-from report import Row, table
+import environment
+from cases import CASES, CPU_SIZES, DRY_SIZES, GPU_SIZES, QUICK_SIZES, SIZES, Case, Size
+from limit import GPU_SECONDS, Limit, OutOfTime
+from measure import Backend, Row, measure
+from report import save_chart, table
 from rich.console import Console
 from rich.progress import track
-from timing import Call, take_turns
 
-import lowbit
-import lowbit.stock
-
-SMALL_SIZES = ("2K", "37K")
-ROUNDS, QUICK_ROUNDS = 15, 3
-TABLE_WIDTH = 150
-PEER_TOLERANCE = 0.01
+ROUNDS, GPU_ROUNDS, QUICK_ROUNDS = 15, 7, 3
+RESERVE = 8.0  # seconds of a limit for the table, the chart, and the end of a call
+TABLE_WIDTH = 170
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark; returns 1 where a result is wrong, else 0, however slow."""
+    """Returns 1 where a result is wrong, 2 where something is missing, else 0, however slow."""
     options = _parse(arguments)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
-    machine = facts()
-    console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    cases = [case for case in CASES if case.name in options.ops]
-    sizes = [size for size in SIZES if size.name in options.sizes]
-    capacity = max(case.moved_bytes(size) for case in cases for size in sizes) // 2
-    ways = copies(buffer(capacity), buffer(capacity))
-    if "memmove" in ways:
-        console.print("No C++20 compiler was found: the copy is memmove, on Python's threads.")
-    pending = _rows(cases, sizes, ways, options.rounds)
-    rows = list(track(pending, "Timing", len(cases) * len(sizes), console=console))
-    console.print(table(rows))
-    _save(rows, machine, options)
-    console.print(f"Wrote {options.json} and {options.png}")
-    return int(any(row.mistake for row in rows))
+    if options.show is not None:
+        _show(json.loads(options.show.read_text()), options.png, console)
+        return 0
+    pending = [(case, size) for size in options.sizes for case in options.ops if case.suits(size)]
+    rows: list[Row] = []
+    try:
+        with Limit(options.limit, RESERVE):
+            backend = _backend(options, pending)
+            machine = backend.environment
+            console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
+            path = _path(machine, options)
+            for case, size in track(pending, "Measuring", console=console):
+                rows.append(measure(backend, case, size, options.rounds))
+                data = _save(path, rows, pending, machine, options)
+    except OutOfTime:
+        if not rows:
+            console.print("No time left: nothing was timed", style="red")
+            return 1
+    except environment.Missing as error:
+        environment.stop(error)
+    except environment.BuildError as error:
+        console.print(f"The build failed:\n{error}", markup=False)
+        return 1
+    chart = options.png or (path and path.with_suffix(".png"))
+    _show(data, None if options.dry_run else chart, console)
+    if path is not None:
+        console.print(f"Wrote {path}", markup=False)
+    return int(any(row["mistake"] for row in rows))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    ops, sizes = ([item.name for item in items] for items in (CASES, SIZES))
+    ops = {case.name: case for case in CASES}
+    sizes = {size.name: size for size in SIZES}
+    parser.add_argument("--gpu", action="store_true", help="the CUDA kernels, without TensorFlow")
+    parser.add_argument("--dry-run", action="store_true", help="the same on the emulator: no GPU")
     parser.add_argument("--ops", nargs="+", choices=ops, default=ops, metavar="OP")
     parser.add_argument("--sizes", nargs="+", choices=sizes, metavar="SIZE")
-    parser.add_argument("--rounds", type=int, help=f"turns of each contestant, default {ROUNDS}")
+    parser.add_argument(
+        "--rounds", type=int, help=f"turns of everyone, default {ROUNDS}, {GPU_ROUNDS} on a GPU"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/<CPU>.json")
+    parser.add_argument("--limit", type=float, help="seconds that all may take; 240 on a GPU")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/<CPU or GPU>.json")
     parser.add_argument("--png", type=Path, help="default: beside the JSON file")
+    parser.add_argument("--show", type=Path, metavar="JSON", help="show such a file again")
     options = parser.parse_args(arguments)
+    gpu = options.gpu = options.gpu or options.dry_run
     if options.rounds is None:
-        options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
+        options.rounds = QUICK_ROUNDS if options.quick else GPU_ROUNDS if gpu else ROUNDS
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
-    if options.sizes is None:
-        options.sizes = SMALL_SIZES if options.quick else sizes
+    if options.limit is None:
+        options.limit = GPU_SECONDS if gpu else float("inf")
+    if options.limit <= RESERVE:
+        parser.error(f"--limit must be more than {RESERVE:.0f}, got {options.limit:g}")
+    if options.sizes is not None:
+        options.sizes = [sizes[name] for name in options.sizes]
+    elif options.quick:
+        options.sizes = QUICK_SIZES
+    else:
+        options.sizes = DRY_SIZES if options.dry_run else GPU_SIZES if gpu else CPU_SIZES
+    options.ops = [ops[name] for name in options.ops]
     return options
 
 
-def _rows(cases: list[Case], sizes: list[Size], ways: Copies, rounds: int) -> Iterator[Row]:
-    for size in sizes:
-        inputs = Inputs.draw(size)
-        for case in cases:
-            yield _row(case, size, inputs, ways, rounds)
+def _backend(options: argparse.Namespace, pending: list[tuple[Case, Size]]) -> Backend:
+    if options.gpu:
+        from gpu.backend import Gpu
+
+        return Gpu(dry_run=options.dry_run)
+    from cpu import Cpu
+
+    return Cpu(max(case.moved_bytes(size, rereads=True) for case, size in pending) // 2)
 
 
-def _row(case: Case, size: Size, inputs: Inputs, ways: Copies, rounds: int) -> Row:
-    contestants = _contestants(case, inputs)
-    want = expected(case, inputs)
-    for name in [name for name in ("eager", "function", "compiled") if name in contestants]:
-        wrong = mistake(contestants[name](), want)
-        if wrong is not None:
-            return Row(case, size, mistake=f"{name}: {wrong}")
-    peers = {name: mistake(contestants[name](), want, PEER_TOLERANCE) for name in ("stock", "xla")}
-    del want
-    for way, copy in ways.items():
-        contestants[way] = partial(copy, case.moved_bytes(size) // 2)
-    if size.name in SMALL_SIZES:
-        contestants["abs"] = lambda: tf.abs(inputs.x)
-    seconds = take_turns(contestants, rounds)
-    fastest = min(ways, key=lambda way: median(seconds[way]))
-    seconds["copy"] = seconds[fastest]
-    return Row(case, size, seconds, {name: wrong for name, wrong in peers.items() if wrong})
+def _path(machine: dict[str, Any], options: argparse.Namespace) -> Path | None:
+    if options.json is not None or options.dry_run:
+        return options.json
+    name = re.sub(r"\(\w+\)|\bProcessor\b", "", machine["GPU" if options.gpu else "CPU"])
+    name = re.sub(r"\W+", "-", name).strip("-").lower()
+    return Path(__file__).parent / "results" / f"{name}.json"
 
 
-def _contestants(case: Case, inputs: Inputs) -> dict[str, Call]:
-    x, dy, dtype = inputs.x, inputs.dy, inputs.x.dtype
-    function = tf.function(case.graph(lowbit, dtype))
-    stock = tf.function(case.graph(lowbit.stock, dtype))
-    xla = tf.function(case.graph(lowbit.stock, dtype), jit_compile=True)
-    contestants: dict[str, Call] = {
-        "eager": lambda: case.op(inputs),
-        "function": lambda: function(x, dy),
-        "stock": lambda: stock(x, dy),
-        "xla": lambda: xla(x, dy),
+def _save(
+    path: Path | None,
+    rows: list[Row],
+    pending: list[tuple[Case, Size]],
+    machine: dict[str, Any],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Writes what there is so far; a reader finds the file as it was before, or as it is now."""
+    data = {
+        "machine": machine,
+        "rounds": options.rounds,
+        "rows": rows,
+        "no time left for": [f"{case.name} {size.name}" for case, size in pending[len(rows) :]],
     }
-    if lowbit._loader.xla_problem() is None:
-        compiled = tf.function(case.graph(lowbit, dtype), jit_compile=True)
-        contestants["compiled"] = lambda: compiled(x, dy)
-    return contestants
-
-
-def _save(rows: list[Row], machine: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json is None:
-        plain = re.sub(r"\(\w+\)|\bProcessor\b", "", machine["CPU"])
-        name = re.sub(r"\W+", "-", plain).strip("-").lower()
-        options.json = Path(__file__).parent / "results" / f"{name}.json"
-    options.png = options.png or options.json.with_suffix(".png")
-    for path in (options.json, options.png):
+    if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    data = {"machine": machine, "rounds": options.rounds, "rows": [r.to_json() for r in rows]}
-    options.json.write_text(json.dumps(data, indent=2) + "\n")
-    save_chart(rows, machine, options.png)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(data, indent=2) + "\n")
+        new.replace(path)
+    return data
+
+
+def _show(data: dict[str, Any], chart: Path | None, console: Console) -> None:
+    console.print(table(data))
+    absent = {item: None for row in data["rows"] for item in row.get("absent", {}).items()}
+    for name, reason in absent:
+        console.print(f"{name}: absent, {reason}", markup=False)
+    if left := ", ".join(data.get("no time left for", [])):
+        console.print(f"No time left for: {left}", markup=False, style="yellow")
+    if chart is not None:
+        chart.parent.mkdir(parents=True, exist_ok=True)
+        save_chart(data, chart)
+        console.print(f"Wrote {chart}", markup=False)
 
 
 if __name__ == "__main__":
-    tf.get_logger().setLevel("ERROR")  # It takes a tf.function for every row for retracing.
     raise SystemExit(main())

@@ -1,244 +1,192 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is timed: nine ops, the sizes, the data they run on, and the check of their results."""
+"""What is timed: nine ops, the sizes, and the data they run on. Needs NumPy alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
 from math import prod
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-
-import lowbit
-import lowbit.stock
-
-BIT, MAX_VALUE = 2, 2.0
-TTQ_THRESHOLD, TWN_THRESHOLD = 0.05, 0.7
-TTQ_SCALES = {"positive": 0.75, "negative": 0.5}
-_CHECKED_AT_ONCE = 1 << 22  # elements, because float64 takes twice the memory
+from environment import catalogue, kernels
 
 
 class Size(NamedTuple):
-    """A tensor's shape and dtype, under the name that `--sizes` takes."""
+    """A tensor, under the name that `--sizes` takes.
+
+    Attributes:
+        name: The name.
+        shape: Its shape.
+        dtype: Of tests/kernels.py.
+        axis: That of the channels.
+        suits: For which ops it is: "all", "weights" (those with a statistic), "channels".
+    """
 
     name: str
     shape: tuple[int, ...]
-    dtype: tf.DType = tf.float32
+    dtype: str = "float32"
+    axis: int = -1
+    suits: str = "all"
 
     @property
     def elements(self) -> int:
         """The number of elements."""
         return prod(self.shape)
 
+    @property
+    def itemsize(self) -> int:
+        """The bytes of an element."""
+        return np.dtype(kernels.DTYPES[self.dtype]).itemsize
 
-SIZES = (
+    @property
+    def layout(self) -> tuple[int, int, int]:
+        """The shape, folded around its channels: outer, channels, inner."""
+        axis = self.axis % len(self.shape)
+        return prod(self.shape[:axis]), self.shape[axis], prod(self.shape[axis + 1 :])
+
+
+def _rows(name: str, rows: int, dtype: str = "float32") -> Size:
+    return Size(name, (rows, 512), dtype)
+
+
+CPU_SIZES = (
     Size("2K", (1, 1, 32, 64)),
     Size("37K", (3, 3, 64, 64)),
     Size("2.4M", (3, 3, 512, 512)),
     Size("51M", (64, 112, 112, 64)),
-    Size("51M-half", (64, 112, 112, 64), tf.half),
+    Size("51M-half", (64, 112, 112, 64), "float16"),
 )
+QUICK_SIZES = CPU_SIZES[:2]
+# The most telling first: one of each group of thread blocks, and what the caches do not hold; then
+# kernels of convolutions; then what lies between.
+GPU_SIZES = (
+    _rows("10M", 19_532),
+    _rows("1M", 1_954),
+    _rows("100M", 195_313),
+    Size("3x3x64x64", (3, 3, 64, 64), suits="weights"),
+    _rows("10K", 20),
+    _rows("100M-bfloat16", 195_313, "bfloat16"),
+    Size("3x3x512x512", (3, 3, 512, 512), suits="weights"),
+    Size("1x1x256x1024", (1, 1, 256, 1024), suits="weights"),
+    _rows("10M-half", 19_532, "float16"),
+    Size("512x512x3x3-first", (512, 512, 3, 3), axis=0, suits="channels"),
+    Size("3x3x512x1-depthwise", (3, 3, 512, 1), axis=-2, suits="channels"),
+    _rows("100K", 196),
+    _rows("400K", 768),
+    Size("7x7x3x64", (7, 7, 3, 64), suits="weights"),
+    _rows("25M", 48_829),
+    _rows("1K", 2),
+    _rows("10M-bfloat16", 19_532, "bfloat16"),
+)
+_BY_NAME = {size.name: size for size in (*CPU_SIZES, *GPU_SIZES)}
+# Of the kernels of convolutions: first axis, depthwise and the smallest of the others.
+DRY_SIZES = (
+    _BY_NAME["2K"],
+    _rows("20K", 40),
+    _rows("20K-bfloat16", 40, "bfloat16"),
+    _rows("20K-half", 40, "float16"),
+    *(_BY_NAME[name] for name in ("7x7x3x64", "3x3x64x64", "3x3x512x1-depthwise")),
+)
+SIZES = tuple(dict.fromkeys((*CPU_SIZES, *GPU_SIZES, *DRY_SIZES)))
 
 
-class Inputs(NamedTuple):
-    """The tensors that the ops take: x or the weights, dL/dy, and TTQ's two scalars."""
-
-    x: tf.Tensor
-    dy: tf.Tensor
-    positive: tf.Tensor
-    negative: tf.Tensor
-
-    @classmethod
-    def draw(cls, size: Size) -> Inputs:
-        """Returns normally distributed inputs of that size, the same ones every time.
-
-        Tensors hold odd multiples of 1/256, exact in half as well: none lies on a tie or near a
-        threshold, where float32 and float64 may rightly disagree, so every element can be checked.
-        """
-        generator = np.random.default_rng(0)
-
-        def tensor() -> tf.Tensor:
-            normal = generator.standard_normal(size.shape, np.float32)
-            return tf.cast((2 * tf.floor(128 * normal) + 1) / 256, size.dtype)
-
-        return cls(tensor(), tensor(), *(tf.constant(s, size.dtype) for s in TTQ_SCALES.values()))
-
-
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One op, forward or gradient.
 
     Attributes:
         name: What `--ops` takes and the table shows.
-        streams: How many reads and writes of a whole tensor the op cannot do without.
-        quantizer: Makes the quantizer from lowbit or lowbit.stock and a dtype.
-        op: Calls the lowbit op.
-        gradient: Whether `op` is the gradient of `quantizer`.
-        sums: Whether it sums in float64 what the stock ops sum in the dtype of the input.
-        much_faster: Whether it is to take a third of the stock ops' time, not half of it.
+        record: What tests/catalogue.py says of it: how it is called, how often it reads.
     """
 
     name: str
-    streams: int
-    quantizer: Callable[[ModuleType, tf.DType], Any]
-    op: Callable[[Inputs], Any]
-    gradient: bool = False
-    sums: bool = False
-    much_faster: bool = True
+    record: catalogue.Record
 
-    def moved_bytes(self, size: Size) -> int:
-        """Returns the bytes that the op reads and writes at least."""
-        return self.streams * size.dtype.size * size.elements
+    @property
+    def kernel(self) -> str:
+        """Its kernel, of tests/kernels.py."""
+        return self.record.shared_kernel or self.record.name
 
-    def graph(self, module: ModuleType, dtype: tf.DType) -> Callable[[tf.Tensor, tf.Tensor], Any]:
-        """Returns the quantizer of `module`, or its gradient, as a function of x and dy."""
-        quantizer = self.quantizer(module, dtype)
-        scales = [getattr(quantizer, name) for name in getattr(quantizer, "scale_names", ())]
+    @property
+    def quantizer(self) -> catalogue.Record:
+        """The op itself, or the one whose gradient it is."""
+        return catalogue.BY_NAME[self.record.name.removesuffix("_grad")]
 
-        def forward(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-            return quantizer(x)
+    @property
+    def per_channel(self) -> bool:
+        """Whether each channel has a statistic of its own."""
+        return self.record.has_channels and "per_channel" not in self.record.arguments
 
-        def gradient(x: tf.Tensor, dy: tf.Tensor) -> list[tf.Tensor]:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = quantizer(x)
-            return tape.gradient(y, [x, *scales], output_gradients=dy)
+    @property
+    def element_wise(self) -> bool:
+        """Whether no element needs a statistic."""
+        return self.record.passes == 1
 
-        return gradient if self.gradient else forward
+    @property
+    def sums(self) -> bool:
+        """Whether it sums in float64 what the baselines sum in the dtype of the input."""
+        return not self.record.is_exact or self.record.sums > 0
+
+    @property
+    def hyper(self) -> float:
+        """Its max_value or threshold."""
+        values = self.record.arguments
+        return values.get("max_value", values.get("threshold", 0.0))
+
+    def layout(self, size: Size) -> tuple[int, int, int]:
+        """Returns the layout of a call of the kernel."""
+        return size.layout if self.per_channel else (1, 1, size.elements)
+
+    def arguments(self, size: Size) -> dict[str, Any]:
+        """Returns the arguments besides the tensors, by name."""
+        axis = {"axis": size.axis} if self.per_channel else {}
+        return {**self.record.arguments, **axis}
+
+    def moved_bytes(self, size: Size, *, rereads: bool) -> int:
+        """Returns the bytes that the op reads and writes at least.
+
+        Args:
+            size: The size of each tensor.
+            rereads: Whether what is read for a statistic has to be read again.
+        """
+        streams = len(self.record.tensors) + 1 + rereads * (self.record.passes - 1)
+        return streams * size.itemsize * size.elements
+
+    def suits(self, size: Size) -> bool:
+        """Returns whether it is timed at that size."""
+        return {"weights": not self.element_wise, "channels": self.per_channel}.get(
+            size.suits, True
+        )
 
 
-def _linear(module: ModuleType, dtype: tf.DType) -> Any:
-    return module.linear_mid_tread_half_quantizer(BIT, MAX_VALUE, dtype=dtype)
-
-
-def _ttq(module: ModuleType, dtype: tf.DType) -> Any:
-    quantizer = _with_variables(module.ttq_weight_quantizer(TTQ_THRESHOLD, dtype))
-    for name, value in TTQ_SCALES.items():
-        getattr(quantizer, name).assign(value)
-    return quantizer
-
-
-def _pact(module: ModuleType, dtype: tf.DType) -> Any:
-    return _with_variables(module.pact_quantizer(BIT, MAX_VALUE, dtype))
-
-
-def _with_variables(quantizer: Any) -> Any:
-    """Makes them, which a second tf.function cannot."""
-    quantizer(tf.zeros([1], quantizer.dtype))
-    return quantizer
-
-
-CASES = (
-    Case(
-        "linear",
-        2,
-        _linear,
-        lambda i: lowbit.ops.linear_mid_tread_half_quantizer(i.x, BIT, MAX_VALUE),
-    ),
-    Case(
-        "linear gradient",
-        3,
-        _linear,
-        lambda i: lowbit.ops.linear_mid_tread_half_quantizer_grad(i.dy, i.x, MAX_VALUE),
-        gradient=True,
-        much_faster=False,
-    ),
-    Case(
-        "PACT gradient",
-        3,
-        _pact,
-        lambda i: lowbit.ops.pact_quantizer_grad(i.dy, i.x, MAX_VALUE),
-        gradient=True,
-        sums=True,
-        much_faster=False,
-    ),
-    Case(
-        "binary",
-        3,
-        lambda module, dtype: module.binary_mean_scaling_quantizer(dtype=dtype),
-        lambda i: lowbit.ops.binary_mean_scaling_quantizer(i.x),
-        sums=True,
-        much_faster=False,
-    ),
-    Case(
-        "channel-wise",
-        3,
-        lambda module, dtype: module.binary_channel_wise_mean_scaling_quantizer(dtype=dtype),
-        lambda i: lowbit.ops.binary_channel_wise_mean_scaling_quantizer(i.x),
-        sums=True,
-    ),
-    Case(
-        "TWN",
-        4,
-        lambda module, dtype: module.twn_weight_quantizer(TWN_THRESHOLD, dtype),
-        lambda i: lowbit.ops.twn_weight_quantizer(i.x, TWN_THRESHOLD),
-        sums=True,
-    ),
-    Case(
-        "absmean",
-        3,
-        lambda module, dtype: module.absmean_weight_quantizer(dtype),
-        lambda i: lowbit.ops.absmean_weight_quantizer(i.x),
-        sums=True,
-    ),
-    Case(
-        "TTQ",
-        3,
-        _ttq,
-        lambda i: lowbit.ops.ttq_weight_quantizer(i.x, i.positive, i.negative, TTQ_THRESHOLD),
-    ),
-    Case(
-        "TTQ gradient",
-        4,
-        _ttq,
-        lambda i: lowbit.ops.ttq_weight_quantizer_grad(
-            i.dy, i.x, i.positive, i.negative, TTQ_THRESHOLD
-        ),
-        gradient=True,
-        sums=True,
-    ),
+CASES = tuple(
+    Case(name, catalogue.BY_NAME[record])
+    for name, record in (
+        ("linear", "linear"),
+        ("linear gradient", "linear_grad"),
+        ("PACT gradient", "pact_grad"),
+        ("binary", "binary"),
+        ("channel-wise", "binary_channel_wise"),
+        ("TWN", "twn"),
+        ("absmean", "absmean"),
+        ("TTQ", "ttq"),
+        ("TTQ gradient", "ttq_grad"),
+    )
 )
 
 
-def expected(case: Case, inputs: Inputs) -> list[tf.Tensor]:
-    """Returns the results of the stock ops in float64."""
-    graph = case.graph(lowbit.stock, tf.float64)
+@functools.lru_cache(maxsize=1)
+def tensors(elements: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns x and dy of that many elements, normally distributed, the same ones every time.
 
-    @tf.function  # Where ops write over their inputs, so that less memory is needed.
-    def in_float64(x: tf.Tensor, dy: tf.Tensor) -> Any:
-        return graph(tf.cast(x, tf.float64), tf.cast(dy, tf.float64))
-
-    return tf.nest.flatten(in_float64(inputs.x, inputs.dy))
-
-
-def mistake(got: Any, want: list[tf.Tensor], tolerance: float | None = None) -> str | None:
-    """Returns what is wrong with the results `got`, or None where every element is right.
-
-    Args:
-        got: Results in the dtype of the inputs.
-        want: The same in float64.
-        tolerance: Relative; by default two units in the last place of the dtype.
+    They hold odd multiples of a power of two: none lies on a tie or near a threshold, where
+    float32 and float64 may rightly disagree, so every element can be checked.
     """
-    for index, (result, exact) in enumerate(zip(tf.nest.flatten(got), want, strict=True)):
-        bound = tolerance or 2 * float(np.finfo(result.dtype.as_numpy_dtype).eps)
-        result, exact = tf.reshape(result, [-1]), tf.reshape(exact, [-1])
-        wrong = _wrong(result, exact, bound)
-        if tf.reduce_any(wrong):
-            first = int(tf.argmax(wrong))
-            return (
-                f"{tf.math.count_nonzero(wrong)} of {tf.size(wrong)} elements of output {index}, "
-                f"the first at {first}: must be {exact[first]:.9g}, got {result[first]:.9g}"
-            )
-    return None
+    per_unit = 16 if dtype == "bfloat16" else 256  # odd multiples are exact
+    generator = np.random.default_rng(0)
 
+    def tensor() -> np.ndarray:
+        normal = generator.standard_normal(elements, np.float32)
+        grid = (2 * np.floor(per_unit / 2 * normal) + 1) / np.float32(per_unit)
+        return grid.astype(kernels.DTYPES[dtype])
 
-def _wrong(result: tf.Tensor, exact: tf.Tensor, bound: float) -> tf.Tensor:
-    """Returns where two vectors differ by more than `bound`, or either is NaN."""
-    starts = range(0, len(exact), _CHECKED_AT_ONCE)
-    blocks = [(v[i : i + _CHECKED_AT_ONCE] for v in (result, exact)) for i in starts]
-    return tf.concat(
-        [~(tf.abs(tf.cast(r, e.dtype) - e) <= bound * tf.abs(e)) for r, e in blocks], axis=0
-    )
+    return tensor(), tensor()

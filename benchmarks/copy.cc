@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The machine's copy speed: a plain and a streaming-store copy on a fixed set of threads.
 //
-// machine.py compiles this file for the machine it runs on and calls it through ctypes. The threads
+// copies.py compiles this file for the machine it runs on and calls it through ctypes. The threads
 // live until the process ends and spin a little before they sleep, as TensorFlow's do, so that
 // starting them is in no time.
 

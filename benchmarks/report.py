@@ -1,139 +1,195 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One row of the benchmark, what it has to reach, and its table and JSON."""
+"""What is shown of a result file: a table and a chart. A file of an older run will do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from statistics import median
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from cases import Case, Size
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.table import Table
-from targets import Target
-from timing import ratio
+
+Data = dict[str, Any]  # as in the JSON file
 
 
-def targets(case: Case, size: Size) -> list[Target]:
-    """Returns what is to be reached with that op at that size."""
-    if size.name in ("2K", "37K"):
-        return [Target("eager", "abs", 1.3)]
-    by_xla = [
-        Target("xla", "function", 1.0, at_least=True),
-        Target("compiled", "xla", 1.2 if case.sums else 1.0),
-    ]
-    if size.name == "2.4M":
-        return [Target("eager", "copy", 1.3), *by_xla]
-    stock = 3.0 if case.much_faster else 2.0
-    return [
-        Target("eager", "copy", 1.15),
-        *by_xla,
-        Target("stock", "function", stock, at_least=True),
-    ]
+class Column(NamedTuple):
+    """A column of the table: its title, where its number is in a row, its format, its unit."""
+
+    title: str
+    section: str
+    name: str
+    format: str = ".2f"
+    unit: float = 1.0
+
+    def cell(self, row: Data) -> str:
+        """Returns the number; `*` marks a ratio of a baseline whose result is wrong."""
+        value = row.get(self.section, {}).get(self.name)
+        if value is None:
+            return ""
+        marked = self.section == "ratios" and self.name.split("/")[0] in row["peer_mistakes"]
+        return f"{value / self.unit:{self.format}}{'*' * marked}"
 
 
-@dataclass
-class Row:
-    """The times of one op at one size.
+class Line(NamedTuple):
+    """A line of the chart."""
 
-    Attributes:
-        case, size: The op and the size.
-        seconds: By contestant, one entry a round: `eager` (the op), `function` (the quantizer in a
-            tf.function), `compiled` (the same compiled by XLA, if that is built), `stock` and `xla`
-            (the stock ops in either), `abs` (tf.abs, eager, small sizes only), the ways to copy the
-            same bytes, and `copy`, the fastest of these.
-        peer_mistakes: What is wrong with the results of `stock` and `xla`, which do sum in the
-            dtype of the input.
-        mistake: What is wrong with lowbit's result; such a row is not timed.
-    """
-
-    case: Case
-    size: Size
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    peer_mistakes: dict[str, str] = field(default_factory=dict)
-    mistake: str | None = None
-
-    def milliseconds(self, contestant: str) -> float:
-        """Returns the median time of a call."""
-        return 1e3 * median(self.seconds[contestant])
-
-    def gigabytes_per_second(self, contestant: str) -> float:
-        """Returns the bytes that the op has to move over the time a contestant took."""
-        return self.case.moved_bytes(self.size) / 1e6 / self.milliseconds(contestant)
-
-    def ratio(self, numerator: str, denominator: str) -> float:
-        """Returns how the times of two contestants compare."""
-        return ratio(self.seconds[numerator], self.seconds[denominator])
-
-    def missed(self) -> list[str]:
-        """Returns the targets that were missed, each with the ratio reached."""
-        verdicts = (
-            target.verdict(self.ratio(target.numerator, target.denominator))
-            for target in targets(self.case, self.size)
-            if target.numerator in self.seconds
-        )
-        return [verdict for verdict in verdicts if verdict is not None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the row as plain data."""
-        data: dict[str, Any] = {
-            "op": self.case.name,
-            "size": self.size.name,
-            "elements": self.size.elements,
-            "dtype": self.size.dtype.name,
-            "bytes": self.case.moved_bytes(self.size),
-            "mistake": self.mistake,
-        }
-        if self.mistake is None:
-            names = list(self.seconds)
-            pairs = [("eager", "copy"), ("stock", "function"), ("xla", "function")]
-            pairs += [("eager", "abs")] * ("abs" in names)
-            pairs += [("compiled", "xla")] * ("compiled" in names)
-            data["milliseconds"] = {n: self.milliseconds(n) for n in names}
-            data["gigabytes_per_second"] = {n: self.gigabytes_per_second(n) for n in names}
-            data["ratios"] = {f"{a}/{b}": self.ratio(a, b) for a, b in pairs}
-            data["targets"] = [target._asdict() for target in targets(self.case, self.size)]
-            data["missed"] = self.missed()
-            data["peer_mistakes"] = self.peer_mistakes
-        return data
+    name: str
+    label: str
+    color: str
+    marker: str = ""
 
 
-_COLUMNS = ("ms", "GB/s", "/ copy", "/ tf.abs", "ms", "GB/s", "stock /", "XLA /", "ms", "/ XLA")
+class View(NamedTuple):
+    """How the results of a back end are shown."""
+
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    facts: str  # of the environment, under the chart's title
+
+    @property
+    def ratios(self) -> list[str]:
+        """The ratios that the table has."""
+        return [column.name for column in self.columns if column.section == "ratios"]
 
 
-def table(rows: list[Row]) -> Table:
-    """Returns the rows as a table: eager calls on the left, tf.function on the right."""
-    result = Table(
-        title="lowbit: called eagerly | called through tf.function | compiled by XLA",
-        caption="/ copy, / tf.abs, / XLA: its time over theirs. stock /, XLA /: their time over "
-        "its. XLA: the stock ops compiled by it; * where their result is wrong by more than 1 %.",
-    )
+_MS, _SPEED, _RATIOS = "milliseconds", "gigabytes_per_second", "ratios"
+_WRONG = "* where their result is wrong by more than 1 %."
+CPU = View(
+    "lowbit: called eagerly | called through tf.function | compiled by XLA",
+    "/ copy, / tf.abs, / XLA: its time over theirs. stock /, XLA /: their time over its. XLA: the "
+    f"stock ops compiled by it; {_WRONG}",
+    (
+        Column("ms", _MS, "eager", ".3f"),
+        Column("GB/s", _SPEED, "eager", ".1f"),
+        Column("/ copy", _RATIOS, "eager/copy"),
+        Column("/ tf.abs", _RATIOS, "eager/abs"),
+        Column("ms", _MS, "function", ".3f"),
+        Column("GB/s", _SPEED, "function", ".1f"),
+        Column("stock /", _RATIOS, "stock/function"),
+        Column("XLA /", _RATIOS, "xla/function"),
+        Column("ms", _MS, "compiled", ".3f"),
+        Column("/ XLA", _RATIOS, "compiled/xla"),
+    ),
+    (
+        Line("eager", "lowbit, eager", "#0b5394", "o"),
+        Line("function", "lowbit, tf.function", "#6fa8dc", "o"),
+        Line("compiled", "lowbit, XLA", "#38761d", "D"),
+        Line("xla", "stock ops, XLA", "#e69138", "s"),
+        Line("stock", "stock ops, tf.function", "#7f7f7f", "^"),
+        Line("copy", "copy of the same bytes", "black"),
+    ),
+    "{CPU}, {threads} threads, {SIMD}, TensorFlow {TensorFlow}, lowbit {lowbit}, {date:.10}",
+)
+GPU = View(
+    "lowbit on {GPU}",
+    "/ copy, / empty: its time over that of a copy of the same bytes, of a kernel that does "
+    "nothing. eager /, compiled /, pair /: the\ntime of PyTorch, of two kernels of Triton, over "
+    f"its; {_WRONG} warm, stream: us\nwith the data in the L2 cache as far as it holds them; "
+    "queued by Python, not in a CUDA graph.",
+    (
+        Column("us", _MS, "lowbit", ".2f", 1e-3),
+        Column("GB/s", _SPEED, "lowbit", ".0f"),
+        Column("/ copy", _RATIOS, "lowbit/copy"),
+        Column("/ empty", _RATIOS, "lowbit/empty"),
+        Column("eager /", _RATIOS, "eager/lowbit"),
+        Column("compiled /", _RATIOS, "compiled/lowbit"),
+        Column("pair /", _RATIOS, "pair/lowbit"),
+        Column("warm", f"warm_{_MS}", "lowbit", ".2f", 1e-3),
+        Column("stream", f"stream_{_MS}", "lowbit", ".2f", 1e-3),
+    ),
+    (
+        Line("lowbit", "lowbit", "#0b5394", "o"),
+        Line("compiled", "torch.compile", "#e69138", "s"),
+        Line("pair", "two kernels of Triton", "#38761d", "D"),
+        Line("eager", "PyTorch, eager", "#7f7f7f", "^"),
+        Line("copy", "copy of the same bytes", "black"),
+    ),
+    "{GPU}, driver {driver}, CUDA {CUDA}, PyTorch {PyTorch}, {date:.10}, {commit}",
+)
+
+
+def view_of(machine: Data) -> View:
+    """Returns how results of that machine are shown."""
+    return GPU if "GPU" in machine else CPU
+
+
+def table(data: Data) -> Table:
+    """Returns the rows as a table, with the targets that each has missed."""
+    view, rows = view_of(data["machine"]), data["rows"]
+    result = Table(title=view.title.format(**data["machine"]), caption=view.caption)
     result.add_column("op", no_wrap=True)
     result.add_column("size", no_wrap=True)
-    for name in _COLUMNS:
-        result.add_column(name, justify="right", no_wrap=True)
+    for column in view.columns:
+        result.add_column(column.title, justify="right", no_wrap=True)
     result.add_column("targets")
     for index, row in enumerate(rows):
-        last = index + 1 == len(rows) or rows[index + 1].size != row.size
-        result.add_row(row.case.name, row.size.name, *_cells(row), end_section=last)
+        last = index + 1 == len(rows) or rows[index + 1]["size"] != row["size"]
+        cells = [column.cell(row) for column in view.columns]
+        result.add_row(row["op"], row["size"], *cells, _verdict(row), end_section=last)
     return result
 
 
-def _cells(row: Row) -> list[str]:
-    if row.mistake is not None:
-        return ["-"] * len(_COLUMNS) + [f"[bold red]WRONG[/]: {row.mistake}"]
-    missed = row.missed()
-    return [
-        f"{row.milliseconds('eager'):.3f}",
-        f"{row.gigabytes_per_second('eager'):.1f}",
-        f"{row.ratio('eager', 'copy'):.2f}",
-        f"{row.ratio('eager', 'abs'):.2f}" if "abs" in row.seconds else "",
-        f"{row.milliseconds('function'):.3f}",
-        f"{row.gigabytes_per_second('function'):.1f}",
-        *(
-            f"{row.ratio(peer, 'function'):.2f}{'*' if peer in row.peer_mistakes else ''}"
-            for peer in ("stock", "xla")
-        ),
-        f"{row.milliseconds('compiled'):.3f}" if "compiled" in row.seconds else "",
-        f"{row.ratio('compiled', 'xla'):.2f}" if "compiled" in row.seconds else "",
-        "[yellow]missed[/] " + ", ".join(missed) if missed else "[green]met[/]",
-    ]
+def _verdict(row: Data) -> str:
+    if row["mistake"] is not None:
+        return f"[bold red]WRONG[/]: {row['mistake']}"
+    missed = "[yellow]missed[/] " + ", ".join(row["missed"])
+    if row["milliseconds"]:
+        return missed if row["missed"] else "[green]met[/]"
+    wrong = [f"{name} is wrong: {text}" for name, text in row["peer_mistakes"].items()]
+    return ", ".join(["right, not measured", *([missed] if row["missed"] else []), *wrong])
+
+
+_PANELS_A_LINE = 3
+
+
+def save_chart(data: Data, path: Path) -> None:
+    """Draws the speed of each op over the size of the tensor, and writes it as a PNG.
+
+    16-bit tensors and the kernels of convolutions on a GPU are hollow marks.
+    """
+    view = view_of(data["machine"])
+    ops = list(dict.fromkeys(row["op"] for row in data["rows"]))
+    height = -(-len(ops) // _PANELS_A_LINE)
+    figure = Figure(figsize=(13, 1.5 + 2.6 * height), layout="constrained")
+    panels = list(figure.subplots(height, _PANELS_A_LINE, squeeze=False).flat)
+    for panel, op in zip(panels, ops, strict=False):
+        _draw(panel, view, [row for row in data["rows"] if row["op"] == op])
+        panel.set_title(op, loc="left", fontsize=10)
+    for panel in panels[len(ops) :]:
+        panel.set_axis_off()
+    handles = {line.get_label(): line for panel in panels for line in panel.lines}
+    shown = [line.label for line in view.lines if line.label in handles]
+    figure.legend(
+        [handles[label] for label in shown], shown,
+        loc="outside lower center", ncols=len(shown), frameon=False,
+    )  # fmt: skip
+    facts = view.facts.format(**data["machine"])
+    figure.suptitle(f"Speed on the bytes that each op has to move\n{facts}")
+    figure.savefig(path, dpi=120)
+
+
+def _draw(panel: Axes, view: View, rows: list[Data]) -> None:
+    for name, label, color, marker in view.lines:
+        speeds = [(row, row.get(_SPEED, {}).get(name)) for row in rows]
+        points = sorted((row["elements"], speed, _is_solid(row)) for row, speed in speeds if speed)
+        solid = [point[:2] for point in points if point[2]]
+        hollow = [point[:2] for point in points if not point[2]]
+        if solid:
+            panel.plot(*zip(*solid, strict=True), color=color, marker=marker, ms=4, label=label)
+        if hollow:
+            mark = {"marker": marker or "_", "ms": 7, "fillstyle": "none"}
+            panel.plot(*zip(*hollow, strict=True), ls="", color=color, **mark)
+    panel.set_xscale("log")
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("elements")
+    panel.set_ylabel("GB/s")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.yaxis.grid(True, alpha=0.3)
+    panel.set_axisbelow(True)
+
+
+def _is_solid(row: Data) -> bool:
+    return row["dtype"] == "float32" and row.get("suits", "all") == "all"

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the kernels without TensorFlow: the CPU's, and those for a GPU or for the emulator."""
 
+from __future__ import annotations
+
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from shared import ROOT, Missing
+from environment import ROOT, BuildError, Missing
 
 FOLDER = ROOT / "build"
 GPU_FOLDER = FOLDER / "gpu"
@@ -21,10 +24,6 @@ SOURCES = {
         *("tests/cc/cuda_kernels.cc", "tests/cc/emulated.cc"),
     ],
 }
-
-
-class BuildError(Exception):
-    """CMake or a compiler failed; the message ends with what it said."""
 
 
 class Libraries(NamedTuple):
@@ -41,10 +40,13 @@ def for_gpu(capability: tuple[int, int]) -> Libraries:
         Missing: There is no nvcc, CMake or C++ compiler.
         BuildError: One of them failed.
     """
-    nvcc()
     architecture = f"{capability[0]}{capability[1]}-real"
     options = ["-DLOWBIT_CUDA=ON", f"-DLOWBIT_CUDA_ARCHITECTURES={architecture}"]
-    _build(GPU_FOLDER, [CPU, CUDA], options)
+    try:
+        _build(GPU_FOLDER, [CPU, CUDA], options)
+    except BuildError:
+        nvcc()  # The likeliest reason, for which there is a better message.
+        raise
     return load()
 
 
@@ -70,22 +72,16 @@ def load(emulator: bool = False) -> Libraries:
 
 
 def nvcc() -> Path:
-    """Returns CUDA's compiler, found where cmake/cuda.cmake looks for it."""
-    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    packages = sorted(Path(path) / "nvidia" for path in sys.path if path)
-    folders = [
-        *(f"{home}/bin" for home in homes),
-        *os.environ.get("PATH", "").split(os.pathsep),
-        *(str(folder) for package in packages for folder in package.glob("*/bin")),
-        "/usr/local/cuda/bin",
-    ]
-    found = shutil.which("nvcc", path=os.pathsep.join(folders))
-    if found is None:
+    """Returns CUDA's compiler, as CMake has found it."""
+    cache = GPU_FOLDER / "CMakeCache.txt"
+    text = cache.read_text() if cache.exists() else ""
+    found = re.search(r"^LOWBIT_NVCC:\w+=(.*)$", text, re.MULTILINE)
+    if found is None or found[1].endswith("NOTFOUND"):
         raise Missing(
             "nvcc was found neither in $CUDA_HOME/bin nor on PATH: install CUDA 12.0 or newer, or "
             "pip install 'cuda-toolkit[nvcc,cudart,nvvm,crt,cccl]==13.0.2'"
         )
-    return Path(found)
+    return Path(found[1])
 
 
 def _library(name: str, folder: Path = FOLDER) -> Path:

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from shared import kernels, reference
+from environment import kernels, reference
 
 # In the order of the columns; each finds a mistake or None.
 CHECKS = ("float64", "CPU bits", "again", "in place", "graph", "one launch")
-LARGE = 2_000_000  # elements beyond which PyTorch takes the place of NumPy, if it is there
-SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 0.5, -0.7]
+SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 0.5, -0.7)
 
 
 @dataclass(frozen=True)
@@ -40,55 +38,68 @@ class Case:
         """The number of elements."""
         return int(np.prod(self.layout))
 
+    @property
+    def channels(self) -> tuple[int, int, int] | None:
+        """The layout, if there is more than one channel."""
+        return None if self.layout[1] == 1 else self.layout
+
     def __str__(self) -> str:
         parts = [f"{self.kernel} {self.dtype} {'x'.join(map(str, self.layout))}"]
         parts += [f"misaligned by {self.misaligned}"] * (self.misaligned > 0)
         parts += [f"with {self.special}"] * bool(self.special)
         return ", ".join(parts)
 
+    def inputs(self) -> list[np.ndarray]:
+        """Returns what the kernel takes."""
+        dtype = np.dtype(kernels.DTYPES[self.dtype])
+        if not self.special:
+            return kernels.decided_inputs(self.kernel, self.size, dtype, self.channels)
+        inputs = kernels.random_inputs(self.kernel, self.size, dtype)
+        for tensor in (array for array in inputs if array.size == self.size):
+            with np.errstate(over="ignore"):
+                tensor[-len(self.special) :] = np.array(self.special).astype(dtype)
+        return inputs
+
 
 @dataclass
-class Examiner:
+class Checker:
     """Checks cases.
 
     Attributes:
         device: The GPU or the emulator.
         cpu: The CPU's kernels.
-        torch: PyTorch, or None.
-        torch_device: Where PyTorch checks large results.
         threads: Those of the CPU's kernels.
     """
 
     device: Any
-    cpu: Any
-    torch: Any
-    torch_device: str
+    cpu: kernels.Cpu
     threads: int = 1
 
-    def examine(self, case: Case) -> dict[str, str | None]:
+    def check(self, case: Case) -> dict[str, str | None]:
         """Returns the mistake that each of CHECKS has found, or None."""
-        inputs = _inputs(case)
+        inputs = case.inputs()
         try:
-            first = self._run(case, inputs)
-            self.device.launch(first.call)
-            outputs = first.outputs()
+            outputs = self._outputs(case, inputs)
         except Exception as error:
             return {name: _text(error) for name in CHECKS}
-        same = functools.partial(_difference, outputs)
+
+        def same(others: list[np.ndarray]) -> str | None:
+            return _difference(outputs, others)
+
         return {
             "float64": _mistake(lambda: self._by_float64(case, inputs, outputs)),
             "CPU bits": _mistake(lambda: same(self._by_cpu(case, inputs))),
-            "again": _mistake(lambda: same(self._again(case, inputs, poison=0))),
-            "in place": _mistake(lambda: same(self._again(case, inputs, in_place=True))),
+            "again": _mistake(lambda: same(self._outputs(case, inputs, poison=0))),
+            "in place": _mistake(lambda: same(self._outputs(case, inputs, in_place=True))),
             **self._by_graph(case, inputs, same),
         }
 
-    def _run(self, case: Case, inputs: list[np.ndarray], **options) -> Any:
+    def _run(self, case: Case, inputs: list[np.ndarray], **options: Any) -> kernels.Run:
         return kernels.Run(
             self.device, case.kernel, inputs, case.layout, case.misaligned, **options
         )
 
-    def _again(self, case: Case, inputs: list[np.ndarray], **options) -> list[np.ndarray]:
+    def _outputs(self, case: Case, inputs: list[np.ndarray], **options: Any) -> list[np.ndarray]:
         run = self._run(case, inputs, **options)
         self.device.launch(run.call)
         return run.outputs()
@@ -100,19 +111,9 @@ class Examiner:
     def _by_float64(
         self, case: Case, inputs: list[np.ndarray], outputs: list[np.ndarray]
     ) -> str | None:
-        if case.special:
-            return None
-        channels = case.layout[1]
-        if case.size < LARGE or self.torch is None:
-            layout = None if channels == 1 else case.layout
-            kernels.check(case.kernel, inputs, outputs, layout=layout)
-            return None
-        import formulas  # needs PyTorch
-
-        tensors = [formulas.tensor(a, self.torch_device) for a in inputs]
-        tensors = [t.reshape(case.layout) if t.numel() > 1 else t[0] for t in tensors]
-        right = formulas.exact(case.kernel, tensors, hyper=0.7, per_channel=channels > 1)
-        return formulas.mistake([formulas.tensor(a, self.torch_device) for a in outputs], right)
+        if not case.special:
+            kernels.check(case.kernel, inputs, outputs, layout=case.channels)
+        return None
 
     def _by_graph(
         self,
@@ -133,24 +134,6 @@ class Examiner:
         }
 
 
-def _inputs(case: Case) -> list[np.ndarray]:
-    dtype = np.dtype(kernels.DTYPES[case.dtype])
-    if case.size < LARGE and not case.special:
-        layout = None if case.layout[1] == 1 else case.layout
-        return kernels.decided_inputs(case.kernel, case.size, dtype, layout)
-    tensors = [normal.astype(dtype) for normal in _normals(case.size)]
-    for tensor in tensors:
-        with np.errstate(over="ignore"):
-            tensor[tensor.size - len(case.special) :] = np.array(case.special).astype(dtype)
-    return kernels.inputs_of(case.kernel, *tensors)
-
-
-@functools.lru_cache(maxsize=1)
-def _normals(size: int) -> list[np.ndarray]:
-    random = np.random.default_rng(size)
-    return [random.normal(size=size) for _ in range(2)]
-
-
 def _mistake(check: Callable[[], str | None]) -> str | None:
     """Returns what the check returns or raises."""
     try:
@@ -161,12 +144,8 @@ def _mistake(check: Callable[[], str | None]) -> str | None:
 
 def _text(error: Exception) -> str:
     """Returns what an error says, and what it is, if it is no mistake of a kernel's."""
-    text = str(error)
-    return (
-        text
-        if isinstance(error, AssertionError | RuntimeError)
-        else f"{type(error).__name__}: {text}"
-    )
+    named = not isinstance(error, AssertionError | RuntimeError)
+    return f"{type(error).__name__}: {error}" if named else str(error)
 
 
 def _difference(outputs: list[np.ndarray], others: list[np.ndarray]) -> str | None:

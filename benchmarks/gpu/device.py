@@ -9,25 +9,24 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-from shared import Missing, kernels
+from environment import Missing, kernels
 
 NOTHING_LEFT = 2  # cudaErrorMemoryAllocation
 
 
-class Graph(Protocol):
+class Graph(NamedTuple):
     """A call that has been recorded.
 
     Attributes:
         kernels: How many kernels it launches.
+        replay: Queues it again.
     """
 
     kernels: int
-
-    def replay(self) -> None:
-        """Queues it again."""
+    replay: Callable[[], None]
 
 
 class _Device:
@@ -45,30 +44,26 @@ class _Device:
 
     def launch(self, call: kernels.Call) -> None:
         """Queues a call; raises RuntimeError if that fails."""
-        error, needed = self._launch(call)
-        if error == NOTHING_LEFT and needed > self._scratch_bytes:
-            self._scratch, self._scratch_at = self._allocate(needed)
-            self._scratch_bytes = needed
-            error, _ = self._launch(call)
+        needed = ctypes.c_size_t()
+        error = self._launching(call, needed)()
+        if error == NOTHING_LEFT and needed.value > self._scratch_bytes:
+            self._scratch, self._scratch_at = self._allocate(needed.value)
+            self._scratch_bytes = needed.value
+            error = self._launching(call, needed)()
         self.demand(error)
 
     def prepared(self, call: kernels.Call) -> Callable[[], int]:
         """Returns what queues a call that was launched before, whatever becomes of it."""
-        arguments = self._arguments(call, ctypes.c_size_t())
-        return functools.partial(self.library.lowbit_test_launch, *arguments)
+        return self._launching(call, ctypes.c_size_t())
 
     def demand(self, error: int) -> None:
         """Raises RuntimeError unless the cudaError_t is that of success."""
         if error:
             raise RuntimeError(f"CUDA: {self.library.lowbit_test_explain(error).decode()}")
 
-    def _launch(self, call: kernels.Call) -> tuple[int, int]:
-        needed = ctypes.c_size_t()
-        error = self.library.lowbit_test_launch(*self._arguments(call, needed))
-        return error, needed.value
-
-    def _arguments(self, call: kernels.Call, needed: ctypes.c_size_t) -> tuple:
-        return (
+    def _launching(self, call: kernels.Call, needed: ctypes.c_size_t) -> Callable[[], int]:
+        return functools.partial(
+            self.library.lowbit_test_launch,
             ctypes.byref(call),
             ctypes.c_void_p(self.stream),
             ctypes.c_void_p(self._scratch_at),
@@ -92,21 +87,13 @@ class Emulator(_Device):
 
     def capture(self, call: kernels.Call) -> Graph:
         """Runs the call to count its kernels, since the emulator has no graphs."""
-        return _EmulatedGraph(self, call)
+        before = self.library.lowbit_test_launch_count()
+        self.launch(call)
+        count = self.library.lowbit_test_launch_count() - before
+        return Graph(count, lambda: self.launch(call))
 
 
-class _EmulatedGraph:
-    def __init__(self, device: Emulator, call: kernels.Call):
-        self._device, self._call = device, call
-        before = device.library.lowbit_test_launch_count()
-        device.launch(call)
-        self.kernels = device.library.lowbit_test_launch_count() - before
-
-    def replay(self) -> None:
-        self._device.launch(self._call)
-
-
-class Gpu(_Device):
+class GpuDevice(_Device):
     """PyTorch's current GPU. Makes a stream of its own the current one."""
 
     def __init__(self, torch: Any, library: ctypes.CDLL):
@@ -130,7 +117,8 @@ class Gpu(_Device):
         The same call must have been launched before: that loads the kernel, and finds the memory
         that it needs.
         """
-        return _GpuGraph(self, call)
+        graph = _GpuGraph(self, call)
+        return Graph(graph.kernels, graph.replay)
 
 
 class _GpuArray:
@@ -144,29 +132,27 @@ class _GpuArray:
 
 
 class _GpuGraph:
-    def __init__(self, device: Gpu, call: kernels.Call):
+    def __init__(self, device: GpuDevice, call: kernels.Call):
         self._device, self._scratch = device, device._scratch
-        self._executable = ctypes.c_void_p()
-        nodes, count = ctypes.c_size_t(), ctypes.c_size_t()
-        stream = ctypes.c_void_p(device.stream)
-        device.demand(device.library.lowbit_probe_begin(stream))
+        self._stream = ctypes.c_void_p(device.stream)
+        self._executable, count = ctypes.c_void_p(), ctypes.c_size_t()
+        device.demand(device.library.lowbit_graph_begin(self._stream))
         try:
             device.launch(call)
         finally:
-            error = device.library.lowbit_probe_end(
-                stream, *map(ctypes.byref, (self._executable, nodes, count))
-            )
+            made = map(ctypes.byref, (self._executable, count))
+            error = device.library.lowbit_graph_end(self._stream, *made)
         device.demand(error)
         self.kernels = count.value
 
     def replay(self) -> None:
-        stream = ctypes.c_void_p(self._device.stream)
-        self._device.demand(self._device.library.lowbit_probe_replay(self._executable, stream))
+        device = self._device
+        device.demand(device.library.lowbit_graph_replay(self._executable, self._stream))
 
     def __del__(self) -> None:
         if self._executable:
             self._device.torch.cuda.synchronize()
-            self._device.library.lowbit_probe_release(self._executable)
+            self._device.library.lowbit_graph_release(self._executable)
 
 
 def find_torch(gpu: bool) -> Any:

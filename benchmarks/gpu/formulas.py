@@ -1,172 +1,114 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quantizers in PyTorch, for finite inputs.
+"""The quantizers in PyTorch, for finite inputs, as one would write them in a network.
 
-They are contestants in the benchmark and, in float64, what large results are checked with. `wide`
-is the dtype of sums and of what rounds near a tie. Without it, a formula is what one would write in
-a network: it stays in the dtype of its input.
+They are what lowbit is compared with and, in float64, what large results are checked with.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from environment import kernels
 from torch import Tensor
 
 
-def linear(x: Tensor, bit: int, max_value: float, wide: torch.dtype | None = None) -> Tensor:
+def linear(x: Tensor, bit: int, max_value: float) -> Tensor:
     n = 2**bit - 1
-    level = torch.clamp(x, 0, max_value) * (n / max_value)
-    return torch.floor(level.to(wide or x.dtype) + 0.5).to(x.dtype) * (max_value / n)
+    return torch.floor(torch.clamp(x, 0, max_value) * (n / max_value) + 0.5) * (max_value / n)
 
 
 def linear_grad(dy: Tensor, x: Tensor, max_value: float) -> Tensor:
     return dy.masked_fill((x <= 0) | (x >= max_value), 0)
 
 
-def pact_grad(
-    dy: Tensor, x: Tensor, max_value: float, wide: torch.dtype | None = None
-) -> tuple[Tensor, Tensor]:
-    """Returns dx and d_max_value."""
-    d_max_value = dy.masked_fill(~(x >= max_value), 0).sum(dtype=wide)
-    return linear_grad(dy, x, max_value), d_max_value.to(_number_type(x))
+def pact_grad(dy: Tensor, x: Tensor, max_value: float) -> list[Tensor]:
+    """Returns dx and d_max_value, which is no element: in float32 at least."""
+    d_max_value = dy.masked_fill(x < max_value, 0).sum()
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return [linear_grad(dy, x, max_value), d_max_value.to(wide)]
 
 
-def _number_type(x: Tensor) -> torch.dtype:
-    """Of a number that is no element: the one that it is computed in."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def binary(x: Tensor, per_channel: bool = False, wide: torch.dtype | None = None) -> Tensor:
-    """Of the whole tensor, or of each channel of [outer, channels, inner]."""
-    scale = x.abs().mean(**_axes(per_channel), dtype=wide).to(x.dtype)
+def binary(x: Tensor, axes: dict[str, Any]) -> Tensor:
+    scale = x.abs().mean(**axes)
     return torch.where(x >= 0, scale, -scale)
 
 
-def _axes(per_channel: bool) -> dict[str, Any]:
-    return {"dim": (0, 2), "keepdim": True} if per_channel else {}
-
-
-def twn(
-    w: Tensor, threshold: float, per_channel: bool = False, wide: torch.dtype | None = None
-) -> Tensor:
-    """Of the whole tensor, or of each channel of [outer, channels, inner]."""
-    axes = _axes(per_channel)
+def twn(w: Tensor, threshold: float, axes: dict[str, Any]) -> Tensor:
     size = w.abs()
-    dead = size <= (threshold * size.mean(**axes, dtype=wide)).to(w.dtype)
-    total = size.masked_fill(dead, 0).sum(**axes, dtype=wide)
-    scale = (total / (~dead).sum(**axes).clamp(min=1)).to(w.dtype)
+    dead = size <= threshold * size.mean(**axes)
+    scale = size.masked_fill(dead, 0).sum(**axes) / (~dead).sum(**axes).clamp(min=1)
     return torch.where(w > 0, scale, -scale).masked_fill(dead, 0)
 
 
-def absmean(w: Tensor, per_channel: bool = False, wide: torch.dtype | None = None) -> Tensor:
-    """Of the whole tensor, or of each channel of [outer, channels, inner]."""
-    mean = w.abs().mean(**_axes(per_channel), dtype=wide)
-    scale = mean.to(w.dtype)
-    dead = w.abs() <= (mean / 2).to(w.dtype)
+def absmean(w: Tensor, axes: dict[str, Any]) -> Tensor:
+    scale = w.abs().mean(**axes)
+    dead = w.abs() <= scale / 2
     return torch.where(w > 0, scale, -scale).masked_fill(dead, 0)
 
 
-def ttq(
-    w: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    threshold: float,
-    wide: torch.dtype | None = None,
-) -> Tensor:
-    dead = w.abs() <= _ttq_threshold(w, threshold, wide)
+def ttq(w: Tensor, positive: Tensor, negative: Tensor, threshold: float) -> Tensor:
+    dead = w.abs() <= threshold * w.abs().amax()
     return torch.where(w > 0, positive, -negative).masked_fill(dead, 0)
 
 
 def ttq_grad(
-    dy: Tensor,
-    w: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    threshold: float,
-    wide: torch.dtype | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    dy: Tensor, w: Tensor, positive: Tensor, negative: Tensor, threshold: float
+) -> list[Tensor]:
     """Returns dw, d_positive and d_negative, the exact one."""
-    t = _ttq_threshold(w, threshold, wide)
+    t = threshold * w.abs().amax()
     above, below = w > t, w < -t
     dw = torch.where(above, dy * positive, torch.where(below, dy * negative, dy))
-    d_positive = dy.masked_fill(~above, 0).sum(dtype=wide).to(w.dtype)
-    d_negative = -dy.masked_fill(~below, 0).sum(dtype=wide).to(w.dtype)
-    return dw, d_positive, d_negative
-
-
-def _ttq_threshold(w: Tensor, threshold: float, wide: torch.dtype | None) -> Tensor:
-    return (threshold * w.abs().amax().to(wide or w.dtype)).to(w.dtype)
+    return [dw, dy.masked_fill(~above, 0).sum(), -dy.masked_fill(~below, 0).sum()]
 
 
 def outputs(
-    kernel: str,
-    inputs: list[Tensor],
-    hyper: float,
-    bit: int = 2,
-    per_channel: bool = False,
-    wide: torch.dtype | None = None,
+    kernel: str, inputs: list[Tensor], hyper: float, bit: int = 2, per_channel: bool = False
 ) -> list[Tensor]:
-    """Returns what a kernel of tests/kernels.py gives; TTQ's scales are tensors of rank 0."""
-    if kernel == "linear":
-        return [linear(*inputs, bit, hyper, wide)]
-    if kernel == "linear_grad":
-        return [linear_grad(*inputs, hyper)]
-    if kernel == "pact_grad":
-        return list(pact_grad(*inputs, hyper, wide))
-    if kernel == "binary":
-        return [binary(*inputs, per_channel, wide)]
-    if kernel == "twn":
-        return [twn(*inputs, hyper, per_channel, wide)]
-    if kernel == "absmean":
-        return [absmean(*inputs, per_channel, wide)]
-    if kernel == "ttq":
-        return [ttq(*inputs, hyper, wide)]
-    if kernel == "ttq_grad":
-        return list(ttq_grad(*inputs, hyper, wide))
-    raise ValueError(f"no formula is known for the kernel {kernel!r}")
-
-
-def exact(kernel: str, inputs: list[Tensor], **options) -> list[Tensor]:
-    """Returns the right outputs: statistics in float64, the rest in the compute type."""
-    dtype = inputs[0].dtype
-    wide = [tensor.to(_number_type(inputs[0])) for tensor in inputs]
-    results = outputs(kernel, wide, wide=torch.float64, **options)
-    numbers = 1 if kernel == "pact_grad" else 0  # the last ones
-    return [y.to(dtype) for y in results[: len(results) - numbers]] + results[
-        len(results) - numbers :
-    ]
-
-
-def mistake(got: list[Tensor], right: list[Tensor], tolerance: float | None = None) -> str | None:
-    """Returns what is wrong with the results `got`, or None where every element is right.
+    """Returns what a kernel of tests/kernels.py gives.
 
     Args:
-        got: One-dimensional tensors.
-        right: The same by `exact`.
-        tolerance: Relative; by default two units in the last place, and for the sum of a float64
-            tensor what the order of additions may change.
+        kernel: Its name.
+        inputs: Tensors, of [outer, channels, inner] for statistics of channels; TTQ's scales are
+            of rank 0.
+        hyper: max_value or threshold.
+        bit: Of the linear quantizer.
+        per_channel: Whether each channel has a statistic of its own.
     """
-    for index, (result, wanted) in enumerate(zip(got, right, strict=True)):
-        bound = 2 * torch.finfo(result.dtype).eps if tolerance is None else tolerance
-        result, wanted = result.reshape(-1), wanted.reshape(-1)
-        slack = 0.0
-        if result.dtype == torch.float64:
-            bound = max(bound, 1e-14)
-            slack = 1e-14 * got[0].numel() if index > 0 else 0.0
-        error = (result.double() - wanted.double()).abs()
-        wrong = ~(error <= bound * wanted.double().abs() + slack)
-        if wrong.any():
-            first = int(wrong.int().argmax())
-            return (
-                f"{int(wrong.sum())} of {wrong.numel()} elements of output {index}, the first at "
-                f"{first}: must be {float(wanted[first]):.9g}, got {float(result[first]):.9g}"
-            )
-    return None
+    axes = {"dim": (0, 2), "keepdim": True} if per_channel else {}
+    formula, more = {
+        "linear": (linear, (bit, hyper)),
+        "linear_grad": (linear_grad, (hyper,)),
+        "pact_grad": (pact_grad, (hyper,)),
+        "binary": (binary, (axes,)),
+        "twn": (twn, (hyper, axes)),
+        "absmean": (absmean, (axes,)),
+        "ttq": (ttq, (hyper,)),
+        "ttq_grad": (ttq_grad, (hyper,)),
+    }.get(kernel, (None, ()))
+    if formula is None:
+        raise ValueError(f"no formula is known for the kernel {kernel!r}")
+    results = formula(*inputs, *more)
+    return results if isinstance(results, list) else [results]
 
 
-def tensor(array, device: str) -> Tensor:
+def right(kernel: str, inputs: list[Tensor], **options: Any) -> list[Tensor]:
+    """Returns the right outputs, in float64; no input may be near a tie or a threshold."""
+    return outputs(kernel, [tensor.double() for tensor in inputs], **options)
+
+
+def tensor(array: np.ndarray, device: str) -> Tensor:
     """Returns a NumPy array as a tensor; bfloat16 is one of ml_dtypes."""
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view("int16")).to(device).view(torch.bfloat16)
     return torch.from_numpy(array).to(device)
+
+
+def tensors(
+    kernel: str, arrays: list[np.ndarray], layout: tuple[int, int, int], device: str
+) -> list[Tensor]:
+    """Returns a kernel's inputs in the shapes that the formulas take."""
+    count = len(kernels.RECORDS[kernel].tensors)
+    shapes = [layout] * count + [()] * (len(arrays) - count)
+    return [tensor(a, device).reshape(s) for a, s in zip(arrays, shapes, strict=True)]

@@ -13,7 +13,7 @@ from math import ceil
 import torch
 import triton
 import triton.language as tl
-from ops import Op
+from cases import Case
 from torch import Tensor
 
 KERNELS = ("binary", "ttq")
@@ -56,15 +56,15 @@ def map_blocks(
     tl.store(y + at, result.to(y.dtype.element_ty), mask=at < size)
 
 
-def pair(op: Op) -> Callable[..., list[Tensor]]:
+def pair(case: Case) -> Callable[..., list[Tensor]]:
     """Returns the op as a function of its tensors.
 
     Raises:
         NotImplementedError: It is none of those that are written here.
     """
-    if op.kernel not in KERNELS or op.per_channel:
+    if case.kernel not in KERNELS or case.per_channel:
         raise NotImplementedError("written for binary and TTQ alone")
-    ttq = op.kernel == "ttq"
+    ttq = case.kernel == "ttq"
 
     def run(x: Tensor, positive: Tensor | None = None, negative: Tensor | None = None):
         size = x.numel()
@@ -75,7 +75,7 @@ def pair(op: Op) -> Callable[..., list[Tensor]]:
         scales = (part, part) if positive is None else (positive, negative)
         reduce_blocks[(parts,)](x, part, size, TTQ=ttq, BLOCK=block, num_warps=WARPS)
         map_blocks[(parts,)](
-            x, y, part, parts, size, *scales, op.hyper,
+            x, y, part, parts, size, *scales, case.hyper,
             TTQ=ttq, BLOCK=block, AT_ONCE=AT_ONCE, num_warps=WARPS,
         )  # fmt: skip
         return [y]

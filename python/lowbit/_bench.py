@@ -24,6 +24,7 @@ follows `bench` is handed on to benchmarks/bench.py:
   --rounds ROUNDS     turns of each contestant
   --json FILE         where the numbers go
   --png FILE          where the chart goes
+  --show FILE         show the numbers of an older run
 """
 NEEDS_TENSORFLOW = True
 _SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "bench.py"

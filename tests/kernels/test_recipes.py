@@ -115,8 +115,8 @@ def test_unknown_kernel_has_no_expected_outputs():
 
 def test_unknown_kernel_has_no_formula():
     pytest.importorskip("torch")
-    sys.path.append(str(ROOT / "benchmarks/gpu"))
-    import formulas
+    sys.path.append(str(ROOT / "benchmarks"))
+    from gpu import formulas
 
     with pytest.raises(ValueError, match="no formula is known for the kernel 'seventh'"):
         formulas.outputs("seventh", [], 0.7)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark runs end to end, its copy copies, and it fails on a wrong result only."""
 
-import dataclasses
 import importlib
 import json
 from functools import partial
@@ -30,6 +29,14 @@ def run(module, tmp_path, *arguments):
     return status, json.loads(path.read_text())
 
 
+def case_of(module, name):
+    return next(case for case in module("cases").CASES if case.name == name)
+
+
+def size_of(module, name):
+    return next(size for size in module("cases").SIZES if size.name == name)
+
+
 def test_writes_every_row_and_a_chart(module, tmp_path):
     status, data = run(module, tmp_path, "--sizes", "2K")
     assert status == 0
@@ -49,70 +56,109 @@ def test_writes_every_row_and_a_chart(module, tmp_path):
     assert (tmp_path / "new" / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_op_with_a_kernel_is_timed(module):
+    """On both back ends, which share the cases; PACT's forward op has the kernel of linear's."""
+    cases, kernels = module("cases"), module("environment").kernels
+    assert {case.kernel for case in cases.CASES} == set(kernels.KERNELS)
+
+
+def test_channels_along_another_axis(module, tmp_path):
+    sizes = ["3x3x512x1-depthwise", "512x512x3x3-first"]
+    status, data = run(module, tmp_path, "--ops", "channel-wise", "--sizes", *sizes)
+    assert status == 0
+    assert [(row["size"], row["axis"]) for row in data["rows"]] == list(
+        zip(sizes, (-2, 0), strict=True)
+    )
+
+
 def test_bytes_and_speed_of_a_row(module):
-    cases, report = module("cases"), module("report")
-    streams = [2, 3, 3, 3, 3, 4, 3, 3, 4]
-    sizes = {size.name: size for size in cases.SIZES}
-    assert [case.moved_bytes(sizes["37K"]) for case in cases.CASES] == [
-        4 * 36864 * n for n in streams
-    ]
-    assert cases.CASES[0].moved_bytes(sizes["51M-half"]) == 4 * 51_380_224
-    row = report.Row(cases.CASES[0], sizes["51M"], {"eager": [0.01, 9.0, 0.01]})
-    assert row.gigabytes_per_second("eager") == pytest.approx(8 * 51_380_224 / 1e9 / 0.01)
+    cases, measure = module("cases"), module("measure")
+    for rereads, streams in (
+        (True, [2, 3, 3, 3, 3, 4, 3, 3, 4]),
+        (False, [2, 3, 3, 2, 2, 2, 2, 2, 3]),
+    ):
+        moved = partial(cases.Case.moved_bytes, size=size_of(module, "37K"), rereads=rereads)
+        assert [moved(case) for case in cases.CASES] == [4 * 36864 * n for n in streams]
+    moved = cases.CASES[0].moved_bytes(size_of(module, "51M-half"), rereads=True)
+    assert moved == 4 * 51_380_224
+    times = {"": {"eager": [0.01, 9.0, 0.01]}}
+    summary = measure.summary(times, {"bytes": 2 * moved, "kernels": 1}, [], [])
+    assert summary["gigabytes_per_second"] == {"eager": pytest.approx(8 * 51_380_224 / 1e9 / 0.01)}
 
 
 def test_wrong_result_stops_its_row_and_fails(module, tmp_path, monkeypatch, capsys):
-    bench = module("bench")
-    wrong = dataclasses.replace(bench.CASES[0], op=lambda inputs: inputs.x)
-    monkeypatch.setattr(bench, "CASES", (wrong, bench.CASES[2]))
-    status, data = run(module, tmp_path, "--sizes", "2K")
+    cpu = module("cpu")
+    eager = cpu._eager
+
+    def wrong(case, size, x, dy):
+        return (lambda: x) if case.name == "linear" else eager(case, size, x, dy)
+
+    monkeypatch.setattr(cpu, "_eager", wrong)
+    status, data = run(module, tmp_path, "--sizes", "2K", "--ops", "linear", "binary")
     assert status == 1
     stopped, timed = data["rows"]
     assert stopped["mistake"].startswith("eager: ")
-    assert "milliseconds" not in stopped
+    assert stopped["milliseconds"] == {}
     assert timed["mistake"] is None
     assert timed["milliseconds"]["eager"] > 0
     assert "WRONG" in capsys.readouterr().out
 
 
+def test_wrong_baseline_is_marked(module, tmp_path, monkeypatch, capsys):
+    stock = module("cpu").lowbit.stock
+    right = stock.absmean_weight_quantizer
+    monkeypatch.setattr(
+        stock,
+        "absmean_weight_quantizer",
+        lambda dtype: right(dtype) if dtype == tf.float64 else lambda x: 2 * right(dtype)(x),
+    )
+    status, data = run(module, tmp_path, "--sizes", "2K", "--ops", "absmean")
+    assert status == 0
+    assert set(data["rows"][0]["peer_mistakes"]) == {"stock", "xla"}
+    ratio = data["rows"][0]["ratios"]["stock/function"]
+    assert f"{ratio:.2f}*" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("value", [1.001, -1.0, np.nan, np.inf])
 def test_one_wrong_element_is_found(module, value):
-    cases = module("cases")
+    mistake = partial(module("measure").mistake, module("cpu").Cpu(64))
     want = [tf.ones([3, 5], tf.float64), tf.ones([], tf.float64)]
     right = [tf.ones([3, 5]), tf.constant(1 + 1e-7)]
-    assert cases.mistake(right, want) is None
+    assert mistake(right, want) is None
     values = np.ones([3, 5], np.float32)
     values[2, 4] = value
-    message = cases.mistake([tf.constant(values), right[1]], want)
+    message = mistake([tf.constant(values), right[1]], want)
     assert message.startswith("1 of 15 elements of output 0, the first at 14: must be 1, got ")
 
 
 def test_missed_targets_are_named(module):
-    cases, report = module("cases"), module("report")
-    linear, size = cases.CASES[0], next(size for size in cases.SIZES if size.name == "51M")
+    def missed(name, size, seconds):
+        targets = module("targets").on_cpu(case_of(module, name), size_of(module, size))
+        row = {"bytes": 1, "kernels": 1}
+        return module("measure").summary({"": seconds}, row, targets, [])["missed"]
+
     seconds = {"eager": [1.1, 9.0, 1.0], "copy": [1.0, 8.0, 1.0], "function": [1.0] * 3}
     seconds |= {"stock": [2.9] * 3, "xla": [1.0] * 3}
-    row = report.Row(linear, size, seconds)
-    assert row.missed() == ["stock/function 2.90 < 3.0"]
+    assert missed("linear", "51M", seconds) == ["stock/function 2.90 < 3.0"]
+    assert missed("linear", "2.4M", seconds) == []
     seconds["copy"] = [0.5, 1.0, 0.5]
-    assert row.missed() == ["eager/copy 2.20 > 1.15", "stock/function 2.90 < 3.0"]
+    fast, slow = "stock/function 2.90 < 3.0", "eager/copy 2.20 > 1.15"
+    assert missed("linear", "51M", seconds) == [slow, fast]
+    assert missed("linear gradient", "51M", seconds) == [slow]  # 2 times is enough
     seconds["compiled"] = [1.1] * 3
-    assert "compiled/xla 1.10 > 1.0" in row.missed()
-    binary = next(case for case in cases.CASES if case.name == "binary")  # with a sum in float64
-    assert not [x for x in report.Row(binary, size, seconds).missed() if x.startswith("compiled")]
+    assert "compiled/xla 1.10 > 1.0" in missed("linear", "51M", seconds)
+    assert missed("binary", "51M", seconds) == [slow]  # with a sum in float64
     seconds["compiled"] = [1.3] * 3
-    assert "compiled/xla 1.30 > 1.2" in report.Row(binary, size, seconds).missed()
+    assert "compiled/xla 1.30 > 1.2" in missed("binary", "51M", seconds)
+    assert missed("binary", "2K", {**seconds, "abs": [0.5] * 3}) == ["eager/abs 2.20 > 1.3"]
 
 
-@pytest.mark.parametrize("compiler", [True, False])
-def test_copies_copy_what_they_are_told_to(module, compiler, monkeypatch):
-    machine = module("machine")
-    if not compiler:
-        monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    source, target = machine.buffer(1 << 16), machine.buffer(1 << 16)
+def test_copies_copy_what_they_are_told_to(module):
+    copies = module("copies")
+    source, target = copies.buffer(1 << 16), copies.buffer(1 << 16)
     source[:] = np.random.default_rng(0).integers(256, size=source.size)
-    ways = machine.copies(source, target)
-    assert set(ways) == ({"plain", "streaming"} if compiler else {"memmove"})
+    ways = copies.copies(source, target, threads=2)
+    assert set(ways) == {"plain", "streaming"}
     for copy in ways.values():
         for size in (0, 64, 192, 8192, 65536 - 64):
             target[:] = 0
@@ -121,12 +167,23 @@ def test_copies_copy_what_they_are_told_to(module, compiler, monkeypatch):
             assert not target[size:].any()
 
 
-def test_contestants_take_turns(module, monkeypatch):
-    timing, calls = module("timing"), []
-    monkeypatch.setattr(timing, "TURN_SECONDS", 1e-12)  # one call a turn
-    seconds = timing.take_turns({name: partial(calls.append, name) for name in "ab"}, 3)
+def test_everyone_takes_turns(module, monkeypatch):
+    timer, calls = module("timer"), []
+    monkeypatch.setattr(timer, "TURN_SECONDS", 1e-12)  # one call a turn
+    turns = {name: timer.turn(partial(calls.append, name)) for name in "ab"}
+    seconds = timer.in_rounds(turns, 3)
     assert "".join(calls[-6:]) == "ababab"
     assert [len(times) for times in seconds.values()] == [3, 3]
+
+
+@pytest.mark.parametrize("name", ["amd-epyc", "intel-xeon"])
+def test_shows_the_results_that_were_committed(module, tmp_path, name, capsys):
+    path, chart = FOLDER / "results" / f"{name}.json", tmp_path / "chart.png"
+    assert module("bench").main(["--show", str(path), "--png", str(chart)]) == 0
+    data, shown = json.loads(path.read_text()), capsys.readouterr().out
+    for row in data["rows"]:
+        assert f"{row['milliseconds']['eager']:.3f}" in shown
+    assert chart.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--ops", "none"], ["--sizes", "5G"]])

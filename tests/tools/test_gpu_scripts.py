@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts in benchmarks/gpu, as far as they go without a GPU, and without TensorFlow."""
+"""The scripts for a GPU, as far as they go without one, and without TensorFlow."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "benchmarks/gpu"
+FOLDER = ROOT / "benchmarks"
 START = f"import sys; sys.modules['tensorflow'] = None; sys.path.insert(0, {str(FOLDER)!r})\n"
 SLACK = 20  # seconds that a busy machine may take longer
 SMALL = ["--dry-run", "--kernels", "binary", "ttq_grad", "--dtypes", "bfloat16", "float64"]
@@ -31,7 +31,7 @@ def run(code, *arguments):
 
 def ops(condition="True"):
     """The names of the ops that are timed, or of some."""
-    code = f"import ops; print(*(op.name for op in ops.OPS if {condition}), sep='\\n')"
+    code = f"import cases; print(*(op.name for op in cases.CASES if {condition}), sep='\\n')"
     return run(code).stdout.splitlines()
 
 
@@ -71,12 +71,16 @@ def test_check(tmp_path):
         ("kernels.expected = lambda *a, **o: 2**63 * np.uint8(1)", "float64: OverflowError"),
         ("kernels.Cpu.launch = lambda cpu, call: None", "CPU bits"),
         ("kernels.Run.outputs = lambda run: [y * np.random.rand() for y in outputs(run)]", "again"),
-        ("_EmulatedGraph.replay = lambda graph: setattr(graph, 'kernels', 2)", "one launch"),
+        (
+            "Emulator.capture = lambda device, call: Graph(2, lambda: device.launch(call))",
+            "one launch",
+        ),
     ],
 )
 def test_check_finds_a_fault(fault, column, tmp_path):
     code = (
-        "import check, numpy as np\nfrom shared import kernels\nfrom device import _EmulatedGraph\n"
+        "import check, numpy as np\nfrom environment import kernels\n"
+        "from gpu.device import Emulator, Graph\n"
         "expected, outputs = kernels.expected, kernels.Run.outputs\n"
         f"{fault}\nsys.exit(check.main())"
     )
@@ -100,13 +104,14 @@ def test_check_keeps_its_limit(tmp_path):
 
 
 REPORT = """
-import check, json, pathlib, sanitizer, side_by_side
+import check, json, pathlib
+from gpu import parallel
 from rich.console import Console
 folder = pathlib.Path(sys.argv[1])
 statuses = json.loads(sys.argv[2])
 options = check._parse(["--dtypes", "float16", "float32", "--results", str(folder)])
-names = ["float16", "float32", *sanitizer.TOOLS]
-parts = [side_by_side.Part(name, [], {}, folder / f"{name}.txt") for name in names]
+names = ["float16", "float32", *parallel.TOOLS]
+parts = [parallel.Part(name, [], {}, folder / f"{name}.txt") for name in names]
 for part in parts:
     part.log.write_text(f"output of {part.name}")
     mistakes = dict.fromkeys(check.CHECKS, "made up" if statuses[part.name] == 85 else None)
@@ -143,7 +148,10 @@ def test_report_of_a_check(tmp_path, statuses, status, text):
 
 def test_tools_run_side_by_side():
     """Each has ports of its own, and looks at our kernels alone."""
-    code = "import sanitizer\nfor t in sanitizer.TOOLS: print(*sanitizer.command('s', t, ['p']))"
+    code = (
+        "from gpu import parallel\n"
+        "for t in parallel.TOOLS: print(*parallel.under_tool('s', t, ['p']))"
+    )
     lines = run(code).stdout.splitlines()
     assert len(set(re.findall(r"--port (\d+)", " ".join(lines)))) == 4
     assert all("--kernel-name kns=lowbit" in line and line.endswith(" p") for line in lines)
@@ -166,14 +174,14 @@ def test_a_limit_of_time_stops_anything():
 
 def test_what_runs_side_by_side_is_killed_with_its_children(tmp_path):
     code = (
-        "import pathlib, side_by_side, sys, time\n"
+        "import pathlib, sys, time\nfrom gpu import parallel\n"
         f"log = pathlib.Path({str(tmp_path / 'log')!r})\n"
         "script = 'echo $$; sleep 300 & echo $!; wait'\n"
-        "part = side_by_side.Part('a', ['sh', '-c', script], {'PATH': '/usr/bin:/bin'}, log)\n"
+        "part = parallel.Part('a', ['sh', '-c', script], {'PATH': '/usr/bin:/bin'}, log)\n"
         "short = part._replace(command=['true'], log=log.with_name('short'))\n"
-        "for ended in side_by_side.run([part, short], 2):\n"
+        "for part, status in parallel.run([part, short], 2):\n"
         " while log.read_text().count('\\n') < 2: time.sleep(0.01)\n"
-        " print(ended.part.name, ended.status)\n"
+        " print(part.name, status)\n"
         " break\n"
     )
     result = run(code)
@@ -187,7 +195,7 @@ def test_what_runs_side_by_side_is_killed_with_its_children(tmp_path):
 def test_builds_with_ninja_where_there_is_one(tmp_path, configured):
     """But not in a folder that was configured, perhaps for another."""
     code = (
-        "import build, pathlib, types\n"
+        "import pathlib, types\nfrom gpu import build\n"
         "build.shutil.which = lambda name, path=None: name\n"
         "build.ROOT = pathlib.Path(sys.argv[1])\n"
         "done = types.SimpleNamespace(returncode=0)\n"
@@ -228,10 +236,7 @@ def test_bench_at_the_shapes_of_kernels(tmp_path):
 
 
 def test_layouts_of_the_sizes():
-    code = (
-        "import ops, bench\n"
-        "for size in (*ops.SIZES, *bench.DRY_SIZES): print(size.name, *size.layout, size.elements)"
-    )
+    code = "import cases\nfor size in cases.SIZES: print(size.name, *size.layout, size.elements)"
     rows = [line.split() for line in run(code).stdout.splitlines()]
     layouts = {name: tuple(map(int, layout)) for name, *layout in rows}
     assert layouts["3x3x64x64"] == (576, 64, 1, 36864)
@@ -243,13 +248,13 @@ def test_layouts_of_the_sizes():
 def test_bench_saves_rows_as_they_come(tmp_path):
     path = tmp_path / "bench.json"
     code = (
-        "import bench, json, limit\nrow, seen = bench._row, []\n"
+        "import bench, json, limit\nmeasure, seen = bench.measure, []\n"
         "def stop(*arguments):\n"
         " if seen and len(json.load(open(sys.argv[-1]))['rows']) != len(seen): sys.exit(3)\n"
         " if len(seen) == 3: raise limit.OutOfTime\n"
         " seen.append(1)\n"
-        " return row(*arguments)\n"
-        "bench._row = stop\nsys.exit(bench.main())"
+        " return measure(*arguments)\n"
+        "bench.measure = stop\nsys.exit(bench.main())"
     )
     result = run(code, "--dry-run", "--sizes", "2K", "--json", str(path))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -263,33 +268,38 @@ def test_bench_saves_rows_as_they_come(tmp_path):
 
 def test_bench_finds_a_wrong_result():
     fault = "kernels.Run.outputs = lambda run, o=kernels.Run.outputs: [-y for y in o(run)]"
-    code = f"import bench\nfrom shared import kernels\n{fault}\nsys.exit(bench.main())"
+    code = f"import bench\nfrom environment import kernels\n{fault}\nsys.exit(bench.main())"
     result = run(code, "--dry-run", "--sizes", "2K", "--ops", "TTQ")
     assert result.returncode == 1, result.stdout + result.stderr
     assert "WRONG" in result.stdout
 
 
 TIMES = """
-import ops, json, pathlib
-from rows import Row, table
-from speed_chart import save_chart
+import cases, json, pathlib, report, targets
+from measure import summary
 from rich.console import Console
-linear, binary = (next(op for op in ops.OPS if op.name == n) for n in ("linear", "binary"))
-sizes = {size.name: size for size in ops.SIZES}
-def row(op, size, **seconds):
-    times = {name: [s, 9 * s, s] for name, s in {"lowbit": 1.0, **seconds}.items()}
-    return Row(op, sizes[size], 1, times, times, times)
+linear, binary = (next(op for op in cases.CASES if op.name == n) for n in ("linear", "binary"))
+sizes = {size.name: size for size in cases.SIZES}
+def row(op, name, kernels=1, **seconds):
+    size = sizes[name]
+    times = {name: [s, 9 * s, s] for name, s in seconds.items()}
+    row = {"op": op.name, "size": name, "suits": size.suits, "elements": size.elements}
+    row |= {"dtype": size.dtype, "bytes": op.moved_bytes(size, rereads=False), "kernels": kernels}
+    row |= {"mistake": None, "peer_mistakes": {}}
+    modes = dict.fromkeys(("", "warm", "stream"), times)
+    return row | summary(modes, row, targets.on_gpu(op, size), report.GPU.ratios)
 rows = [
-    row(linear, "1K", empty=0.5, copy=1, eager=3, compiled=0.97),
-    row(linear, "100M", empty=0.1, copy=0.89, eager=2.5, compiled=0.5),
-    row(binary, "10M", empty=0.1, copy=0.8, eager=3, compiled=1),
-    row(binary, "100M-bfloat16", empty=0.1, copy=0.8, eager=3),
-    Row(binary, sizes["1M"], 3),
+    row(linear, "1K", lowbit=1, empty=0.5, copy=1, eager=3, compiled=0.97),
+    row(linear, "100M", lowbit=1, empty=0.1, copy=0.89, eager=2.5, compiled=0.5),
+    row(binary, "10M", lowbit=1, empty=0.1, copy=0.8, eager=3, compiled=1),
+    row(binary, "100M-bfloat16", lowbit=1, empty=0.1, copy=0.8, eager=3),
+    row(binary, "1M", kernels=3),
 ]
-Console(width=200).print(table(rows, "made up"))
 keys = ("GPU", "driver", "CUDA", "PyTorch", "date", "commit")
-save_chart(rows, dict.fromkeys(keys, "made up"), pathlib.Path(sys.argv[1]))
-print(json.dumps([row.to_json() for row in rows]))
+data = {"machine": dict.fromkeys(keys, "made up"), "rows": rows}
+Console(width=200).print(report.table(data))
+report.save_chart(data, pathlib.Path(sys.argv[1]))
+print(json.dumps(rows))
 """
 
 
@@ -310,7 +320,7 @@ def test_missed_targets_and_the_chart(tmp_path):
 
 @pytest.mark.parametrize("name", ["check", "bench"])
 def test_says_in_a_line_what_is_missing(name):
-    result = run_script(name)
+    result = run_script(name, *["--gpu"] * (name == "bench"))
     assert result.returncode == 2
     assert result.stdout == ""
     torch = importlib.util.find_spec("torch")
@@ -328,10 +338,22 @@ def test_names_a_package_that_is_missing():
 
 
 @pytest.mark.parametrize("missing", ["nvcc", "cmake"])
-def test_says_how_to_get_a_tool_that_is_missing(missing):
-    call = "build.nvcc()" if missing == "nvcc" else "build._build(build.FOLDER, [], [])"
-    code = f"import build, shared; build.shutil.which = lambda *a, **o: None\ntry: {call}\n"
-    result = run(f"{code}except shared.Missing as error: shared.stop(error)")
+def test_says_how_to_get_a_tool_that_is_missing(missing, tmp_path):
+    call = "for_gpu((9, 0))" if missing == "nvcc" else "_build(build.FOLDER, [], [])"
+    code = (
+        "import environment, pathlib\nfrom gpu import build\n"
+        f"build.ROOT, build.GPU_FOLDER = pathlib.Path({str(ROOT)!r}), pathlib.Path(sys.argv[1])\n"
+        f"if {missing == 'nvcc'}:\n"  # What CMake leaves behind.
+        " def fail(folder, *more):\n"
+        "  text = 'LOWBIT_NVCC:FILEPATH=LOWBIT_NVCC-NOTFOUND\\n'\n"
+        "  (folder / 'CMakeCache.txt').write_text(text)\n"
+        "  raise environment.BuildError('CMake failed')\n"
+        " build._build = fail\n"
+        "build.shutil.which = lambda *a, **o: None\n"
+        f"try: build.{call}\n"
+        "except environment.Missing as error: environment.stop(error)"
+    )
+    result = run(code, str(tmp_path))
     assert result.returncode == 2
     assert missing in result.stderr.lower()
     assert "pip install" in result.stderr

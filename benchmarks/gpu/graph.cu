@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#define LOWBIT_PROBE extern "C" __attribute__((visibility("default")))
+#define LOWBIT_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
@@ -27,7 +27,7 @@ cudaError_t CountKernels(cudaGraph_t graph, size_t* kernels) {
 
 }  // namespace
 
-LOWBIT_PROBE int lowbit_probe_empty(void* stream) {
+LOWBIT_EXPORT int lowbit_launch_empty(void* stream) {
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(1);
   config.blockDim = dim3(32);
@@ -35,18 +35,16 @@ LOWBIT_PROBE int lowbit_probe_empty(void* stream) {
   return cudaLaunchKernelEx(&config, Empty);
 }
 
-// What is queued on the stream between these two is not run, but becomes a graph. `nodes` are all
-// that it has, such as the clearing of memory, and `kernels` those of them that are kernels.
-LOWBIT_PROBE int lowbit_probe_begin(void* stream) {
+// What is queued on the stream between these two is not run, but becomes a graph.
+LOWBIT_EXPORT int lowbit_graph_begin(void* stream) {
   return cudaStreamBeginCapture(static_cast<cudaStream_t>(stream), cudaStreamCaptureModeRelaxed);
 }
 
-LOWBIT_PROBE int lowbit_probe_end(void* stream, void** executable, size_t* nodes, size_t* kernels) {
+LOWBIT_EXPORT int lowbit_graph_end(void* stream, void** executable, size_t* kernels) {
   cudaGraph_t graph;
   cudaError_t error = cudaStreamEndCapture(static_cast<cudaStream_t>(stream), &graph);
   if (error != cudaSuccess) return error;
-  error = cudaGraphGetNodes(graph, nullptr, nodes);
-  if (error == cudaSuccess) error = CountKernels(graph, kernels);
+  error = CountKernels(graph, kernels);
   if (error == cudaSuccess) {
     error = cudaGraphInstantiate(reinterpret_cast<cudaGraphExec_t*>(executable), graph, 0);
   }
@@ -54,11 +52,11 @@ LOWBIT_PROBE int lowbit_probe_end(void* stream, void** executable, size_t* nodes
   return error != cudaSuccess ? error : destroyed;
 }
 
-LOWBIT_PROBE int lowbit_probe_replay(void* executable, void* stream) {
+LOWBIT_EXPORT int lowbit_graph_replay(void* executable, void* stream) {
   return cudaGraphLaunch(static_cast<cudaGraphExec_t>(executable),
                          static_cast<cudaStream_t>(stream));
 }
 
-LOWBIT_PROBE int lowbit_probe_release(void* executable) {
+LOWBIT_EXPORT int lowbit_graph_release(void* executable) {
   return cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable));
 }

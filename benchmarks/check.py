@@ -4,9 +4,8 @@
 Needs nvcc, a GPU and PyTorch, no TensorFlow. With --dry-run: a C++ compiler.
 """
 
-import shared
+from __future__ import annotations
 
-# isort: split
 import argparse
 import itertools
 import json
@@ -17,16 +16,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import build
-import sanitizer
-import side_by_side
-from checks import CHECKS, SPECIAL, Case, Examiner
-from device import Emulator, Gpu, find_torch
-from limit import SECONDS, Limit, OutOfTime
+import environment
+from environment import kernels
+from gpu import build, parallel
+from gpu.checks import CHECKS, SPECIAL, Case, Checker
+from gpu.device import Emulator, GpuDevice, find_torch
+from gpu.parallel import Part
+from limit import GPU_SECONDS, Limit, OutOfTime
 from rich.console import Console
 from rich.table import Table
-from shared import kernels
-from side_by_side import Part
 
 CLUSTER = 393_216  # elements up to which one cluster does it all: cc/cuda/policy.h
 # One of each path first, for slow tools, and in case that time runs out.
@@ -57,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with Limit(options.limit, 0):
                 return _check_part(options, options.part)
         return _check_all(options, console)
-    except shared.Missing as error:
-        shared.stop(error)
-    except build.BuildError as error:
+    except environment.Missing as error:
+        environment.stop(error)
+    except environment.BuildError as error:
         console.print(f"The build failed:\n{error}", markup=False)
     return 1
 
@@ -70,11 +68,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=kernels.DTYPES)
     parser.add_argument("--sizes", nargs="+", type=int, metavar="ELEMENTS")
     parser.add_argument(
-        "--tools", nargs="*", choices=sanitizer.TOOLS, default=sanitizer.TOOLS,
+        "--tools", nargs="*", choices=parallel.TOOLS, default=parallel.TOOLS,
         help="of compute-sanitizer; default: all four",
     )  # fmt: skip
     parser.add_argument("--small", action="store_true", help="few sizes, as for compute-sanitizer")
-    parser.add_argument("--limit", type=float, default=SECONDS, help="seconds that all may take")
+    parser.add_argument(
+        "--limit", type=float, default=GPU_SECONDS, help="seconds that all may take"
+    )
     parser.add_argument("--results", type=Path, help="folder; default: build/gpu/check")
     parser.add_argument("--dry-run", action="store_true", help="on the emulator: needs no GPU")
     # What is run side by side: its name, and how many there are that share the machine.
@@ -108,7 +108,7 @@ def _check_all(options: argparse.Namespace, console: Console) -> int:
         with limit:
             where, program = _build(options, console)
             parts = _parts(options, limit, program)
-            _run(parts, options, statuses, console)
+            _run(parts, options, statuses)
     except OutOfTime:
         pass  # What was found until now is in the files.
     if not parts:
@@ -125,16 +125,14 @@ def _build(options: argparse.Namespace, console: Console) -> tuple[str, str | No
         where, program = "the emulator", None
     else:
         build.for_gpu(torch.cuda.get_device_capability())
-        where, program = torch.cuda.get_device_name(), sanitizer.find(build.nvcc())
+        where, program = torch.cuda.get_device_name(), parallel.find_sanitizer(build.nvcc())
     if options.tools and program is None:
         reason = "the emulator is no GPU" if options.dry_run else "not beside nvcc nor on PATH"
         console.print(f"compute-sanitizer: skipped, {reason}")
     return where, program
 
 
-def _run(
-    parts: list[Part], options: argparse.Namespace, statuses: dict[str, int], console: Console
-) -> None:
+def _run(parts: list[Part], options: argparse.Namespace, statuses: dict[str, int]) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     for old in (*options.results.glob("*.jsonl"), *options.results.glob("*.txt")):
         old.unlink()
@@ -143,9 +141,8 @@ def _run(
         return
     # The emulator takes a whole core; a GPU's checks wait for the GPU.
     most = (os.cpu_count() or 1) if options.dry_run else len(parts)
-    for ended in side_by_side.run(parts, most):
-        statuses[ended.part.name] = ended.status
-        console.print(f"{ended.part.name}: {ended.seconds:.0f} s")
+    for part, status in parallel.run(parts, most):
+        statuses[part.name] = status
 
 
 def _parts(options: argparse.Namespace, limit: Limit, program: str | None) -> list[Part]:
@@ -159,10 +156,10 @@ def _parts(options: argparse.Namespace, limit: Limit, program: str | None) -> li
     sizes = ["--sizes", *map(str, options.sizes)]
     commands = {name: [*common, "--dtypes", name, *sizes] for name in options.dtypes}
     for tool in tools:
-        commands[tool] = sanitizer.command(program or "", tool, [*common, "--small"])
+        commands[tool] = parallel.under_tool(program or "", tool, [*common, "--small"])
     parts = []
     for name, command in commands.items():
-        more = sanitizer.ENVIRONMENT if name in tools else {}
+        more = parallel.TOOL_ENVIRONMENT if name in tools else {}
         log = options.results / f"{name}.txt"
         parts.append(Part(name, [*command, "--part", name], {**os.environ, **more}, log))
     return parts
@@ -204,9 +201,9 @@ def _verdict(
     part: Part, status: int | None, cases: int, options: argparse.Namespace
 ) -> tuple[str | None, bool]:
     """Returns what is to be said of a part beside its mistakes, and whether that is a failure."""
-    tool = part.name in sanitizer.TOOLS
+    tool = part.name in parallel.TOOLS
     output = part.log.read_text(errors="replace") if part.log.exists() else ""
-    if status == sanitizer.FOUND_ERRORS and tool:
+    if status == parallel.FOUND_ERRORS and tool:
         return f"{part.name}: {output[-4000:]}", True
     if status == OUT_OF_TIME or status is None:
         return f"{part.name}: no time left after {cases} cases", not tool and cases == 0
@@ -253,9 +250,9 @@ def _check_part(options: argparse.Namespace, name: str) -> int:
     wrong = False
     with (options.results / f"{name}.jsonl").open("w") as results:
         try:
-            examiner = _examiner(options)
-            for case in _cases(options, _memory(examiner) // options.parts):
-                mistakes = examiner.examine(case)
+            checker = _checker(options)
+            for case in _cases(options, _memory(checker) // options.parts):
+                mistakes = checker.check(case)
                 result = {"case": str(case), "kernel": case.kernel, "dtype": case.dtype}
                 print(json.dumps({**result, "mistakes": mistakes}), file=results, flush=True)
                 wrong = wrong or any(mistake is not None for mistake in mistakes.values())
@@ -264,21 +261,20 @@ def _check_part(options: argparse.Namespace, name: str) -> int:
     return FOUND_MISTAKES if wrong else 0
 
 
-def _examiner(options: argparse.Namespace) -> Examiner:
+def _checker(options: argparse.Namespace) -> Checker:
     torch = find_torch(gpu=not options.dry_run)
     libraries = build.load(emulator=options.dry_run)
-    device = Emulator(libraries.cuda) if options.dry_run else Gpu(torch, libraries.cuda)
-    where = "cpu" if options.dry_run else "cuda"
+    device = Emulator(libraries.cuda) if options.dry_run else GpuDevice(torch, libraries.cuda)
     threads = max(1, (os.cpu_count() or 1) // options.parts)
-    return Examiner(device, kernels.Cpu(libraries.cpu), torch, where, threads)
+    return Checker(device, kernels.Cpu(libraries.cpu), threads)
 
 
-def _memory(examiner: Examiner) -> int:
+def _memory(checker: Checker) -> int:
     """Returns the free bytes of the host or the GPU, whichever has less."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    if examiner.torch_device == "cuda":
-        free = min(free, examiner.torch.cuda.mem_get_info()[0])
+    if isinstance(checker.device, GpuDevice):
+        free = min(free, checker.device.torch.cuda.mem_get_info()[0])
     return free
 
 
@@ -294,7 +290,7 @@ def _cases(options: argparse.Namespace, memory: int) -> Iterator[Case]:
             yield Case(kernel, dtype, layout, misaligned=1)
     for size in (5003, CLUSTER + 3):
         for special in (SPECIAL[1:], SPECIAL) if size <= largest else ():
-            yield from (Case(k, d, (1, 1, size), special=tuple(special)) for k, d in both)
+            yield from (Case(k, d, (1, 1, size), special=special) for k, d in both)
     for size in (size for size in options.sizes if size > MANY):
         if size * BYTES_AN_ELEMENT > memory:
             print(f"Skipped {size:,} elements: {memory / 1e9:.0f} GB are free")
