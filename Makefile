@@ -26,8 +26,8 @@ CXX_FILES = $(shell find cc tests benchmarks packaging \
 SHELL_FILES = $(wildcard .ci/* *.sh)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-pythons bench lint format environment build start kernels \
-  cuda-toolkit gpu-test gpu-check gpu-bench clean
+.PHONY: help demo test test-all test-pythons bench bench-train lint format environment build start \
+  kernels cuda-toolkit gpu-test gpu-check gpu-bench clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  \t/p' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test-pythons: build  ## Run some tests on the oldest and the newest other Python
 
 bench: build  ## Time the ops
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
+
+bench-train: build  ## Time training steps
+	$(BIN)/python benchmarks/train_step.py $(BENCH_ARGS)
 
 lint: $(LINTERS)  ## Check style, formatting and types
 	$(BIN)/ruff check

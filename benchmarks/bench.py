@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import environment
 from cases import CASES, CPU_SIZES, DRY_SIZES, GPU_SIZES, QUICK_SIZES, SIZES, Case, Size
 from limit import GPU_SECONDS, Limit, OutOfTime
 from measure import Backend, Row, measure
-from report import save_chart, table
+from report import save, save_chart, table, view_of
 from rich.console import Console
 from rich.progress import track
 
@@ -111,9 +110,7 @@ def _backend(options: argparse.Namespace, pending: list[tuple[Case, Size]]) -> B
 def _path(machine: dict[str, Any], options: argparse.Namespace) -> Path | None:
     if options.json is not None or options.dry_run:
         return options.json
-    name = re.sub(r"\(\w+\)|\bProcessor\b", "", machine["GPU" if options.gpu else "CPU"])
-    name = re.sub(r"\W+", "-", name).strip("-").lower()
-    return Path(__file__).parent / "results" / f"{name}.json"
+    return environment.result_file(machine)
 
 
 def _save(
@@ -123,7 +120,7 @@ def _save(
     machine: dict[str, Any],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Writes what there is so far; a reader finds the file as it was before, or as it is now."""
+    """Writes what there is so far."""
     data = {
         "machine": machine,
         "rounds": options.rounds,
@@ -131,10 +128,7 @@ def _save(
         "no time left for": [f"{case.name} {size.name}" for case, size in pending[len(rows) :]],
     }
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(data, indent=2) + "\n")
-        new.replace(path)
+        save(data, path)
     return data
 
 
@@ -145,7 +139,7 @@ def _show(data: dict[str, Any], chart: Path | None, console: Console) -> None:
         console.print(f"{name}: absent, {reason}", markup=False)
     if left := ", ".join(data.get("no time left for", [])):
         console.print(f"No time left for: {left}", markup=False, style="yellow")
-    if chart is not None:
+    if chart is not None and view_of(data).lines:
         chart.parent.mkdir(parents=True, exist_ok=True)
         save_chart(data, chart)
         console.print(f"Wrote {chart}", markup=False)

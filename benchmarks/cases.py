@@ -17,7 +17,7 @@ class Size(NamedTuple):
     Attributes:
         name: The name.
         shape: Its shape.
-        dtype: Of tests/kernels.py.
+        dtype: Of tests/support/kernels.py.
         axis: That of the channels.
         suits: For which ops it is: "all", "weights" (those with a statistic), "channels".
     """
@@ -95,7 +95,7 @@ class Case(NamedTuple):
 
     Attributes:
         name: What `--ops` takes and the table shows.
-        record: What tests/catalogue.py says of it: how it is called, how often it reads.
+        record: What tests/support/catalogue.py says of it: how it is called, how often it reads.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Case(NamedTuple):
 
     @property
     def kernel(self) -> str:
-        """Its kernel, of tests/kernels.py."""
+        """Its kernel, of tests/support/kernels.py."""
         return self.record.shared_kernel or self.record.name
 
     @property

@@ -54,6 +54,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def result_file(machine: dict[str, Any], suffix: str = "") -> Path:
+    """Returns where results of that machine go by default."""
+    name = re.sub(r"\(\w+\)|\bProcessor\b", "", machine.get("GPU") or machine["CPU"])
+    name = re.sub(r"\W+", "-", name).strip("-").lower()
+    return ROOT / "benchmarks" / "results" / f"{name}{suffix}.json"
+
+
 def of_cpu(threads: int) -> dict[str, Any]:
     """Returns what one has to know to compare the numbers with those of another machine."""
     import tensorflow as tf

@@ -112,7 +112,9 @@ def summary(times: dict[str, Seconds], row: Row, targets: list[Target], ratios: 
     return {
         "milliseconds": {},
         **{name: {n: 1e3 * median(s) for n, s in found.items()} for name, found in names.items()},
-        "gigabytes_per_second": {n: row["bytes"] / 1e9 / median(s) for n, s in seconds.items()},
+        "gigabytes_per_second": {
+            name: row["bytes"] / 1e9 / median(s) for name, s in seconds.items() if "bytes" in row
+        },
         "ratios": {
             pair: ratio(seconds[a], seconds[b])
             for pair, (a, b) in pairs.items()

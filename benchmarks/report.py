@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,13 +42,22 @@ class Line(NamedTuple):
 
 
 class View(NamedTuple):
-    """How the results of a back end are shown."""
+    """How the results of a back end are shown.
+
+    Attributes:
+        title, caption: Of the table; `{...}` is a fact of the environment.
+        columns: Of the table, between those of `heads` and the targets.
+        lines: Of the chart.
+        facts: Under the chart's title.
+        heads: What `op` and `size` of a row are called.
+    """
 
     title: str
     caption: str
     columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
-    facts: str  # of the environment, under the chart's title
+    lines: tuple[Line, ...] = ()
+    facts: str = ""
+    heads: tuple[str, str] = ("op", "size")
 
     @property
     def ratios(self) -> list[str]:
@@ -111,17 +121,45 @@ GPU = View(
 )
 
 
-def view_of(machine: Data) -> View:
-    """Returns how results of that machine are shown."""
-    return GPU if "GPU" in machine else CPU
+_PEAK = "peak_mebibytes"
+TRAINING = View(
+    "A training step on {CPU}, {threads} threads, TensorFlow {TensorFlow}",
+    "stock, lowbit, peer /: their time over that of the float network, for another library in an "
+    "environment of its own.\nMiB: the memory that a step takes beyond what it leaves behind.",
+    (
+        Column("float ms", _MS, "float", ".1f"),
+        *(
+            Column(f"{who} /", _RATIOS, f"{who}/float", ".3f")
+            for who in ("stock", "lowbit", "peer")
+        ),
+        Column("stock / lowbit", _RATIOS, "stock/lowbit"),
+        *(Column(f"{who} MiB", _PEAK, who, ".0f") for who in ("float", "stock", "lowbit", "peer")),
+    ),
+    heads=("network", "mode"),
+)
+
+
+def view_of(data: Data) -> View:
+    """Returns how such results are shown."""
+    if "networks" in data:
+        return TRAINING
+    return GPU if "GPU" in data["machine"] else CPU
+
+
+def save(data: Data, path: Path) -> None:
+    """Writes a result file; a reader finds it as it was before, or as it is now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(data, indent=2) + "\n")
+    new.replace(path)
 
 
 def table(data: Data) -> Table:
     """Returns the rows as a table, with the targets that each has missed."""
-    view, rows = view_of(data["machine"]), data["rows"]
+    view, rows = view_of(data), data["rows"]
     result = Table(title=view.title.format(**data["machine"]), caption=view.caption)
-    result.add_column("op", no_wrap=True)
-    result.add_column("size", no_wrap=True)
+    for head in view.heads:
+        result.add_column(head, no_wrap=True)
     for column in view.columns:
         result.add_column(column.title, justify="right", no_wrap=True)
     result.add_column("targets")
@@ -150,7 +188,7 @@ def save_chart(data: Data, path: Path) -> None:
 
     16-bit tensors and the kernels of convolutions on a GPU are hollow marks.
     """
-    view = view_of(data["machine"])
+    view = view_of(data)
     ops = list(dict.fromkeys(row["op"] for row in data["rows"]))
     height = -(-len(ops) // _PANELS_A_LINE)
     figure = Figure(figsize=(13, 1.5 + 2.6 * height), layout="constrained")

@@ -20,7 +20,7 @@ class Case:
     """One call that is checked.
 
     Attributes:
-        kernel, dtype: Of tests/kernels.py.
+        kernel, dtype: Of tests/support/kernels.py.
         layout: Outer, channels, inner.
         misaligned: Elements by which every tensor is off its alignment.
         special: Which values of SPECIAL the tensors end with; such a result is compared with the

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A GPU, and the emulator in its place.
 
-Devices as in tests/kernels.py, which can also be asked for the graph of a call.
+Devices as in tests/support/kernels.py, which can also be asked for the graph of a call.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def ttq_grad(
 def outputs(
     kernel: str, inputs: list[Tensor], hyper: float, bit: int = 2, per_channel: bool = False
 ) -> list[Tensor]:
-    """Returns what a kernel of tests/kernels.py gives.
+    """Returns what a kernel of tests/support/kernels.py gives.
 
     Args:
         kernel: Its name.

@@ -191,3 +191,62 @@ def test_bad_options(module, arguments):
     with pytest.raises(SystemExit) as error:
         module("bench").main(arguments)
     assert error.value.code == 2
+
+
+def test_training_steps(module, tmp_path, capsys):
+    """Each row is right, timed and weighed, in processes of their own."""
+    path = tmp_path / "new" / "train.json"
+    options = ["--quick", "--networks", "resnet", "--schemes", "twn", "--modes", "graph"]
+    assert module("train_step").main([*options, "--json", str(path)]) == 0
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["mistake"] is None
+    names = {"float", "stock", "lowbit"}
+    for values in (row["milliseconds"], row["peak_mebibytes"]):
+        assert set(values) == names
+        assert all(value > 0 for value in values.values())
+    assert row["ratios"]["lowbit/float"] > 0
+    assert "ResNet-20, twn" in capsys.readouterr().out
+    assert module("bench").main(["--show", str(path)]) == 0
+
+
+def test_training_of_a_wrong_quantizer_is_found(module, monkeypatch):
+    training, stock = module("training"), module("cpu").lowbit.stock
+    right = stock.twn_weight_quantizer
+
+    def first_loss():
+        rows = training.times("mobilenet", "lowbit", ["twn"], ["graph"], 1, training.TINY)
+        return rows[0]["mistake"]
+
+    assert first_loss() is None
+    monkeypatch.setattr(stock, "twn_weight_quantizer", lambda: right(0.6))
+    assert "of stock" in first_loss()
+
+
+def test_training_memory_of_a_step(module):
+    class Training:
+        def step(self, jit_compile):
+            return lambda: np.ones(64 << 20, np.uint8).sum()  # let go at the end of the step
+
+    assert 63 < module("training").peak_memory(Training(), "graph") < 72
+
+
+def test_peer_that_cannot_be_installed_is_skipped(module, tmp_path, monkeypatch, capsys):
+    train_step = module("train_step")
+    monkeypatch.setattr(train_step.environment, "ROOT", tmp_path)
+    rows = train_step._rows
+    monkeypatch.setattr(
+        train_step, "_rows", lambda of, *more: rows(of, *more) if of == "larq" else []
+    )
+    python = tmp_path / "build" / "peers" / "larq" / "bin" / "python"
+
+    def create(folder, with_pip):
+        python.parent.mkdir(parents=True)
+        python.write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
+        python.chmod(0o755)
+
+    monkeypatch.setattr(train_step.venv, "create", create)
+    path = tmp_path / "train.json"
+    options = ["--networks", "resnet", "--peers", "larq", "--json", str(path)]
+    assert train_step.main(options) == 0
+    assert "larq, resnet: skipped, no such package" in capsys.readouterr().out
+    assert not python.exists()  # So that the next run tries again.
