@@ -107,6 +107,7 @@ def movers(functions):
     return [f for f in functions if any(name in f.name for name in MOVERS)]
 
 
+@pytest.mark.slow
 def test_every_architecture_has_every_kernel(functions):
     built = lowbit._loader.cuda_build().partition(": ")[2].split()
     real = {"sm_" + name.partition("-")[0] for name in built if not name.endswith("-virtual")}
@@ -118,11 +119,13 @@ def test_every_architecture_has_every_kernel(functions):
     assert all(any(mover in name for name in next(iter(names.values()))) for mover in MOVERS)
 
 
+@pytest.mark.slow
 def test_names_are_the_same_in_every_build(functions):
     """In a nameless namespace they would hold the number of nvcc's process."""
     assert [f.name for f in functions if "_GLOBAL__N_" in f.name] == []
 
 
+@pytest.mark.slow
 def test_tensors_move_in_16_bytes(functions):
     for function in movers(functions):
         assert any(re.match(r"LDG?\.E.*\.128", name) for name in function.code), function.name
@@ -130,6 +133,7 @@ def test_tensors_move_in_16_bytes(functions):
             assert any(re.match(r"STG?\.E.*\.128", name) for name in function.code), function.name
 
 
+@pytest.mark.slow
 def test_registers_suffice(functions, resources):
     """No kernel has local memory, be it for a spilled register or for an array."""
     assert len(resources) == len(functions)
@@ -162,6 +166,7 @@ def test_registers_suffice_to_widen_by_integers(tmp_path):
     assert all(re.search(r"@!?U?P\d F2F", line) for line in widenings)
 
 
+@pytest.mark.slow
 def test_registers_allow_the_blocks_that_the_policy_counts_on(resources):
     """Else fewer thread blocks would be resident, or keep less, than the tests take it."""
     checked = 0

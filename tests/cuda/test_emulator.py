@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The emulator runs correct CUDA kernels rightly and finds the bugs that are planted in others."""
 
-import concurrent.futures
+import functools
 import os
 import pathlib
 import re
@@ -29,6 +29,10 @@ VARIANTS = {  # the libraries run in Python, as the ops do
     "tsan": ["-fsanitize=thread"],
     "ucontext": ["-DLOWBIT_EMULATOR_UCONTEXT"],
 }
+EACH_VARIANT = [
+    "plain",
+    *(pytest.param(variant, marks=pytest.mark.slow) for variant in list(VARIANTS)[1:]),
+]
 RUNTIMES = {"asan": ["libasan.so", "libubsan.so"], "tsan": ["libtsan.so"]}
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0",  # Python's
@@ -83,12 +87,11 @@ def build(variant, folder):
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory):
-    """The variants, compiled beside each other."""
+    """A function that returns a variant, which is compiled at first."""
     if shutil.which(COMPILER) is None:
         pytest.skip(f"{COMPILER} not found")
     folder = tmp_path_factory.mktemp("emulator")
-    with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        yield {v: executor.submit(build, v, folder) for v in VARIANTS}
+    return functools.cache(lambda variant: build(variant, folder))
 
 
 @pytest.fixture
@@ -96,7 +99,7 @@ def run(builds):
     """Runs a case of a variant in a process of its own."""
 
     def run(variant, name, kind="case", order="forward"):
-        path = builds[variant].result()
+        path = builds(variant)
         if isinstance(path, str):
             pytest.skip(path)
         environment = {**os.environ, **OPTIONS, "LOWBIT_EMULATOR_ORDER": order}
@@ -123,7 +126,7 @@ def test_correct_kernel(run, variant, name, order):
     assert_right(run(variant, name, order=order))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EACH_VARIANT)
 @pytest.mark.parametrize("name", ["atomics", "many_launches", "host_threads"])
 def test_launches(run, variant, name):
     assert_right(run(variant, name))
@@ -134,11 +137,13 @@ def test_rules_of_a_gpu(run, name):
     assert_right(run("plain", name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["global_overrun", "shared_overrun"])
 def test_out_of_bounds(run, name):
     assert "AddressSanitizer: heap-buffer-overflow" in run("asan", name, "bug").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"), [("static_overrun", "index 128 out of bounds"), ("misaligned", "misalign")]
 )
@@ -146,6 +151,7 @@ def test_undefined_behavior(run, name, message):
     assert re.search(f"runtime error: .*{message}", run("asan", name, "bug").stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -161,7 +167,7 @@ def test_data_race(run, name):
     assert "ThreadSanitizer: data race" in run("tsan", name, "bug").stderr
 
 
-@pytest.mark.parametrize("variant", ["plain", "ucontext"])
+@pytest.mark.parametrize("variant", [EACH_VARIANT[0], EACH_VARIANT[-1]])
 @pytest.mark.parametrize(
     "name", ["no_barrier", "uninitialized", "uninitialized_dynamic", "reads_other_lanes"]
 )
@@ -192,6 +198,7 @@ def test_unknown_setting(run, monkeypatch, variable, value, choice):
     assert re.search(rf"LOWBIT_EMULATOR_{variable} must be {choice}.*, got {value}", result.stderr)
 
 
+@pytest.mark.slow
 def test_kernels_are_cuda(tmp_path):
     """The real compiler takes the kernels that the emulator runs."""
     if shutil.which("nvcc") is None:

@@ -265,6 +265,13 @@ def train(model, **arguments):
     return model.fit(random(32, *SHAPE), np.arange(32) % 3, 8, 3, verbose=0).history["loss"]
 
 
+def scramble(model):
+    """Changes all weights, as training does, but in less time."""
+    model.set_weights(
+        [weight + random(*weight.shape).astype(weight.dtype) for weight in model.get_weights()]
+    )
+
+
 def assert_same(model, other):
     assert [type(x) for x in other._flatten_layers()] == [type(x) for x in model._flatten_layers()]
     for mine, theirs in zip(model.weights, other.weights, strict=True):
@@ -313,7 +320,8 @@ def test_an_attention_counts_as_one_layer(arguments, expected):
     assert set(quantized_layers(clone)) == wanted
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.costly
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("jit", marks=pytest.mark.slow)])
 def test_every_weight_learns(attention, mode):
     if mode == "jit" and _loader.xla_problem():
         pytest.skip(_loader.xla_problem())
@@ -348,6 +356,7 @@ def test_mixed_precision(attention):
         assert {w.dtype for w in dense.weights} == {"float32"}
 
 
+@pytest.mark.costly
 def test_keras_file(attention, tmp_path):
     model = quantized_model(attention)
     train(model)
@@ -355,9 +364,10 @@ def test_keras_file(attention, tmp_path):
     assert_same(model, keras.saving.load_model(tmp_path / "model.keras"))
 
 
+@pytest.mark.costly
 def test_weights_file_and_checkpoint(attention, tmp_path):
     model = quantized_model(attention)
-    train(model)
+    scramble(model)
     model.save_weights(tmp_path / "model.weights.h5")
     fresh = quantized_model(attention)
     fresh.load_weights(tmp_path / "model.weights.h5")
@@ -376,9 +386,10 @@ def test_float_weights(attention, tmp_path):
     assert_same(lowbit.quantize_model(model, "ttq", "pact"), twin)
 
 
+@pytest.mark.costly
 def test_copies(attention):
     model = quantized_model(attention)
-    train(model)
+    scramble(model)
     for copy in (
         keras.models.clone_model(model),
         keras.models.model_from_json(model.to_json()),
@@ -417,6 +428,7 @@ def test_configuration_round_trip(attention, quantizer):
     assert quantizer is None or len({id(q) for q in quantizers}) == len(quantizers)
 
 
+@pytest.mark.costly
 def test_monitor(attention):
     model = quantized_model(attention, TERNARY)
     monitor = lowbit.callbacks.QuantizationMonitor()
@@ -463,6 +475,7 @@ def test_lora_is_refused(attention):
         lowbit.quantize_model(model, TERNARY)
 
 
+@pytest.mark.costly
 def test_quantization_of_keras_leaves_it_as_it_is(attention):
     model = quantized_model(attention, TERNARY)
     dense = projections(model.get_layer("attention"))

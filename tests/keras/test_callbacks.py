@@ -140,6 +140,7 @@ def test_detail_is_one_of_two():
         QuantizationMonitor("short")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("quantizer", "names"),
     [
@@ -201,6 +202,7 @@ def caught(model, epochs=2):
     return [str(w.message) for w in found if re.match("inner/", str(w.message))]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("quantizer", "kernel", "message"),
     [

@@ -300,6 +300,7 @@ def test_a_quantizer_is_copied_for_each_layer():
 # --- dtypes and axes ------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("name", "variable", "compute"),
     [
@@ -621,6 +622,7 @@ def test_policies_that_quantize_are_refused(kind, policy, name):
     assert layer.dtype_policy.name == "mixed_bfloat16"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 @pytest.mark.parametrize("quantizer", [TERNARY, "ttq"])
 def test_quantization_of_keras_leaves_the_layer_as_it_is(kind, mode, quantizer):

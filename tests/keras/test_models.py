@@ -107,6 +107,7 @@ def assert_same(model, other):
 # --- training -------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 def test_every_weight_learns(model):
     before = model.get_weights()
     losses = train(model, 5, keras.optimizers.Adam(0.01)).history["loss"]
@@ -137,6 +138,7 @@ def plainly_trained():
     return start, model.get_weights()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_modes_of_compile_train_alike(plainly_trained, mode):
     problem = _loader.xla_problem()
@@ -185,12 +187,14 @@ def test_mirrored_strategy():
 # --- saved and read back --------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 def test_keras_file(model, tmp_path):
     train(model)
     model.save(tmp_path / "model.keras")
     assert_same(keras.saving.load_model(tmp_path / "model.keras"), model)
 
 
+@pytest.mark.costly
 def test_weights_file(make, model, tmp_path):
     train(model)
     model.save_weights(tmp_path / "model.weights.h5")
@@ -228,6 +232,7 @@ def test_json():
     assert_same(again, model)
 
 
+@pytest.mark.costly
 def test_export(model, tmp_path):
     train(model)
     x, _ = data(4)

@@ -291,6 +291,7 @@ def subclassed(quantizer=None):
     return model
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("quantizer", [TERNARY, "ttq"])
 @pytest.mark.parametrize("name", [*MODELS, "subclassed"])
 def test_weights_of_a_float_model(name, quantizer, tmp_path):

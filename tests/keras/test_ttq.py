@@ -147,6 +147,7 @@ def set_scales(layer, *values):
         getattr(layer.quantizer(), name).assign(value)
 
 
+@pytest.mark.costly
 def test_fit_trains_them(holder):
     model, layer = network(holder)
     losses = fit(model)
@@ -179,6 +180,7 @@ def test_mean_is_of_the_kernel_as_it_starts():
         assert scales(layer) == pytest.approx([mean, mean], rel=1e-6)
 
 
+@pytest.mark.costly
 def test_weights_file(holder, tmp_path):
     model, layer = network(holder)
     fit(model)
@@ -190,6 +192,7 @@ def test_weights_file(holder, tmp_path):
     assert scales(other) == [7.0, 8.0]
 
 
+@pytest.mark.costly
 def test_keras_file(holder, tmp_path):
     model, layer = network(holder)
     fit(model)
@@ -215,6 +218,7 @@ def test_checkpoint(holder, tmp_path):
     assert scales(other) == [7.0, 8.0]
 
 
+@pytest.mark.costly
 def test_frozen(holder):
     model, layer = network(holder)
     layer.trainable = False
@@ -248,6 +252,7 @@ MODES = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("holder", [Holder, Mean, WithAShape])
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_modes_of_compile_train_alike(holder, mode):
@@ -263,6 +268,7 @@ def test_modes_of_compile_train_alike(holder, mode):
     assert scales(twin) == pytest.approx(scales(layer), rel=1e-4)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("holder", [Holder, Mean, InAList, WithAShape])
 def test_strategy(holder):
     keras.utils.set_random_seed(0)
@@ -329,6 +335,7 @@ def test_quantizer_of_the_compute_dtype(dtype, initial):
     assert scales(layer)[0] != start[0]
 
 
+@pytest.mark.costly
 def test_scales_of_an_earlier_call_are_trained(holder):
     layer = holder()
     if not isinstance(layer, InBuild):
@@ -490,6 +497,7 @@ def test_a_module_within_a_layer_trains_its_own():
     assert isinstance(layer.module.ternary.positive, tf.Variable)
 
 
+@pytest.mark.costly
 def test_copies(holder):
     model, layer = network(holder)
     model(X)

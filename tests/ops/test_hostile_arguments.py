@@ -187,6 +187,7 @@ def random_calls(count):
         yield function, {**right, **{name: random.choice(HOSTILE) for name in wrong}}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("in_function", [False, True], ids=["eager", "function"])
 def test_factories_and_ops(in_function):
     works = 0

@@ -397,6 +397,7 @@ def in_threads(functions):
     return results
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("initial", [0.5, "mean"])
 @pytest.mark.parametrize("traced", [0, 1, 2], ids=["eager", "mixed", "functions"])
 def test_ttq_first_called_by_several_threads(initial, traced):

@@ -182,6 +182,7 @@ with open(sys.argv[1] + "/graph.pb", "wb") as file:
 """
 
 
+@pytest.mark.slow
 def test_backward_of_another_process_is_no_backward_of_this_one(tmp_path):
     """A GraphDef holds the name of its gradient, not the gradient."""
     _run(GRAPH, tmp_path)

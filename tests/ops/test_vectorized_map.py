@@ -128,6 +128,7 @@ BACKWARD = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("size", [4, 300])
 @pytest.mark.parametrize("make", BACKWARD.values(), ids=BACKWARD)
 def test_a_backward_is_that_of_each_row(make, size):

@@ -80,6 +80,7 @@ def check_all(quantizer, arrays):
     check(lambda *xs: [gradient_of(quantizer.op)(x, x) for x in xs], *tensors)
 
 
+@pytest.mark.costly
 def test_sizes_and_ranks(quantizer, dtype):
     sizes = [(size, 3) if quantizer.channels else (size,) for size in XLA_SIZES]
     shapes = [*sizes, *SHAPES[quantizer.channels :], *EMPTY]
@@ -91,6 +92,7 @@ def test_large_tensor_is_folded_once(quantizer):
     check_all(quantizer, [random_array(((1 << 22) + 3, 2), tf.float32)])
 
 
+@pytest.mark.costly
 def test_channel_axes(dtype):
     def quantize(*arrays):
         for x, (_, axis) in zip(arrays, XLA_CHANNEL_SHAPES, strict=True):
@@ -101,6 +103,7 @@ def test_channel_axes(dtype):
     check(lambda *xs: list(quantize(*xs)), *arrays, exact=False)
 
 
+@pytest.mark.costly
 def test_near_ties(dtype):
     """Where the parameters are constants, and where the program is given them."""
     values = [MAX_VALUES[bit % len(MAX_VALUES)] for bit in BITS]
@@ -115,6 +118,7 @@ def test_near_ties(dtype):
     check(quantize, *numbers, *arrays)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("dtype", [tf.half, tf.bfloat16], ids=lambda d: d.name)
 def test_every_16_bit_value(dtype):
     x = np.arange(1 << 16, dtype=np.uint16).view(dtype.as_numpy_dtype)
@@ -127,6 +131,7 @@ def test_every_16_bit_value(dtype):
         check(quantizer.op, tf.constant(finite[:, None]), exact=quantizer.exact)
 
 
+@pytest.mark.costly
 def test_special_values(quantizer, dtype):
     x = random_array((4097, 3), dtype)
     arrays = [np.zeros_like(x), -np.zeros_like(x), np.full_like(x, np.nan)]
@@ -136,6 +141,7 @@ def test_special_values(quantizer, dtype):
     check_all(quantizer, arrays)
 
 
+@pytest.mark.costly
 def test_subnormal_values(quantizer, dtype):
     """Among normal ones, which decide the statistics."""
     x = random_array((40000, 3), dtype)
@@ -159,6 +165,7 @@ def test_subnormal_values_alone():
     np.testing.assert_array_equal(clipped.view(np.int32), np.where(signs > 0, x, 0).view(np.int32))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("negative_gradient", ["exact", "paper"])
 @pytest.mark.parametrize("size", [0, 9, 40001])
 def test_ttq_gradients(dtype, negative_gradient, size):
@@ -185,6 +192,7 @@ def test_ttq_gradients(dtype, negative_gradient, size):
 # --- graphs ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.costly
 def test_unknown_shapes(quantizer):
     compiled = tf.function(quantizer.op, [tf.TensorSpec(None)], jit_compile=True)
     for shape in ((5, 3), (2, 4, 3), (40000, 3)):
@@ -192,6 +200,7 @@ def test_unknown_shapes(quantizer):
         assert_close(compiled(x).numpy(), quantizer.op(x).numpy(), quantizer.exact)
 
 
+@pytest.mark.costly
 def test_bounded_dynamic_sizes(quantizer):
     """Elements past the size that only the program knows count for nothing."""
     x, kept = random_array((50, 3), tf.float32), np.arange(50) % 3 > 0
@@ -236,6 +245,7 @@ def test_empty_channels_take_no_memory(shape):
             assert by_xla(quantize, x).shape == shape
 
 
+@pytest.mark.costly
 def test_control_flow_and_nested_functions(quantizer):
     inner = tf.function(quantizer.op)
 
@@ -355,6 +365,7 @@ def test_bad_constant_is_an_error(name):
             by_xla(lambda x, v=value: op(x, v), tf.ones([5]))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", HYPER_PARAMETERS)
 def test_bad_number_that_only_the_program_knows_gives_nan(name):
     op, values, _ = HYPER_PARAMETERS[name]

@@ -68,6 +68,7 @@ def configure(tmp_path_factory):
     return run
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("option", "works", "text"),
     [
@@ -88,6 +89,7 @@ def test_off_looks_for_no_nvcc(configure, tmp_path):
     assert configure("CUDA=OFF", f"NVCC={nvcc}")[0]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("libraries", ["lib64", "lib", "targets/x86_64-linux/lib"])
 def test_libraries_of_each_kind_of_toolkit(configure, tmp_path, libraries):
     nvcc = toolkit(tmp_path, libraries=libraries)
@@ -96,6 +98,7 @@ def test_libraries_of_each_kind_of_toolkit(configure, tmp_path, libraries):
     assert f"CUDA 12.4: {nvcc}, for 80-real 90" in output
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("where", ["CUDA_HOME", "CUDA_PATH", "PATH", "site-packages"])
 def test_places_of_nvcc(configure, tmp_path, where):
     if where == "site-packages":
@@ -124,6 +127,7 @@ def test_nvcc_without_an_account_of_its_folders(configure, tmp_path):
     assert configure(f"NVCC={nvcc}", CMAKE_PREFIX_PATH=tmp_path)[0]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("architectures", "works", "text"),
     [

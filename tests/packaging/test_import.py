@@ -155,6 +155,7 @@ def test_library_without_the_kernels(package):
     assert message.endswith(f"{REBUILD}\n{DOCTOR}")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", [LIBRARY.name, _loader.KERNELS])
 def test_truncated_library(package, name):
     shutil.copytree(LIBRARY.parent, package / "_ops", dirs_exist_ok=True)
@@ -267,6 +268,7 @@ def test_library_that_is_no_file(monkeypatch, tmp_path, loader, kind):
     assert f"{path} is no regular file\nLOWBIT_LIBRARY names that one" in message
 
 
+@pytest.mark.slow
 def test_xla_library_that_is_no_file(package):
     for library in LIBRARY.parent.glob("*.so"):
         shutil.copy(library, package / "_ops")

@@ -4,7 +4,8 @@
 LOWBIT_TEST_CASES is how many cases of a test are enough; 0 runs all. A sample has every value of
 every parameter, and every pair of values of two parameters as far as that number allows. It is
 fixed by LOWBIT_TEST_SEED. A test of a single parameter is a list of cases, of which each is run. So
-is a case that the command line names.
+is a case that the command line names. Of a test that is marked "costly", one case of a list is
+enough, and of a product as few as have every value.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-_DEFAULT_CASES = 16
+_DEFAULT_CASES = 12
 
 
 def _number(variable: str, default: int) -> int:
@@ -79,8 +80,21 @@ def _products(items: Iterable[pytest.Item]) -> Iterable[list[pytest.Function]]:
     return tests.values()
 
 
-def pytest_configure() -> None:
+def _kept(cases: Sequence[pytest.Function], enough: int, seed: int) -> set[pytest.Function]:
+    """The cases of a test that are run."""
+    costly = cases[0].get_closest_marker("costly") is not None
+    enough = 1 if costly else enough
+    axes = _axes(cases)
+    if len(cases) <= enough or not (axes or costly):
+        return set(cases)
+    if not axes:  # another value in every test, so that the tests of a file have them all
+        return {random.Random(f"{seed} {cases[0].originalname}").choice(cases)}
+    return {cases[i] for i in sample(axes, enough, seed)}
+
+
+def pytest_configure(config: pytest.Config) -> None:
     _settings()  # what is wrong with them is said before anything runs
+    config.addinivalue_line("markers", "costly: a case takes seconds, and few of them are enough")
 
 
 @pytest.hookimpl(trylast=True)  # after those that -k and -m leave out
@@ -89,14 +103,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     named = [argument.split("::", 1)[-1] for argument in config.args if "[" in argument]
     left_out = set()
     for cases in _products(items) if enough else ():
-        axes = _axes(cases)
-        if len(cases) > enough and axes:
-            kept = {cases[i] for i in sample(axes, enough, seed)}
-            left_out |= {
-                case
-                for case in cases
-                if case not in kept and not any(case.nodeid.endswith(name) for name in named)
-            }
+        left_out |= {
+            case
+            for case in set(cases) - _kept(cases, enough, seed)
+            if not any(case.nodeid.endswith(name) for name in named)
+        }
     if left_out:
         config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
         items[:] = [item for item in items if item not in left_out]

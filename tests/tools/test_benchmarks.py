@@ -37,6 +37,7 @@ def size_of(module, name):
     return next(size for size in module("cases").SIZES if size.name == name)
 
 
+@pytest.mark.slow
 def test_writes_every_row_and_a_chart(module, tmp_path):
     status, data = run(module, tmp_path, "--sizes", "2K")
     assert status == 0
@@ -62,6 +63,7 @@ def test_every_op_with_a_kernel_is_timed(module):
     assert {case.kernel for case in cases.CASES} == set(kernels.KERNELS)
 
 
+@pytest.mark.slow
 def test_channels_along_another_axis(module, tmp_path):
     sizes = ["3x3x512x1-depthwise", "512x512x3x3-first"]
     status, data = run(module, tmp_path, "--ops", "channel-wise", "--sizes", *sizes)
@@ -193,6 +195,7 @@ def test_bad_options(module, arguments):
     assert error.value.code == 2
 
 
+@pytest.mark.slow
 def test_training_steps(module, tmp_path, capsys):
     """Each row is right, timed and weighed, in processes of their own."""
     path = tmp_path / "new" / "train.json"
@@ -209,6 +212,7 @@ def test_training_steps(module, tmp_path, capsys):
     assert module("bench").main(["--show", str(path)]) == 0
 
 
+@pytest.mark.slow
 def test_training_of_a_wrong_quantizer_is_found(module, monkeypatch):
     training, stock = module("training"), module("cpu").lowbit.stock
     right = stock.twn_weight_quantizer

@@ -56,11 +56,13 @@ def _needs_extras():
         pytest.importorskip(name)
 
 
-def _demo(*arguments, timeout):
-    command = [sys.executable, "-m", "lowbit_cli", "demo", *map(str, arguments)]
+def _demo(*arguments, timeout, code=None):
+    start = ["-c", code] if code else ["-m", "lowbit_cli"]
+    command = [sys.executable, *start, "demo", *map(str, arguments)]
     # As a user's: the tests have set TensorFlow's.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     environment |= {"PYTHONPATH": PYTHON_PATH, "COLUMNS": "80"}
+    environment |= demo.ENVIRONMENT if code else {}
     ended = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=timeout, check=True
     )
@@ -169,12 +171,29 @@ def test_stock_ops_refuse_another_dtype():
         stock.absmean_weight_quantizer()(tf.ones([2], tf.float64))
 
 
-def test_quick_demo_shows_every_network_and_draws(tmp_path):
+WITH_TTQ_ALONE = """
+from lowbit.demo import networks, session
+networks.SCHEMES = (networks.FLOAT, networks.TTQ, networks.TTQ_PAPER)
+import lowbit_cli, sys
+sys.exit(lowbit_cli.main())
+"""
+TTQ_ALONE = (networks.FLOAT, networks.TTQ, networks.TTQ_PAPER)
+
+
+@pytest.mark.parametrize(
+    ("code", "schemes"),
+    [
+        (WITH_TTQ_ALONE, TTQ_ALONE),
+        pytest.param(None, networks.SCHEMES, marks=pytest.mark.slow),
+    ],
+    ids=["TTQ", "all"],
+)
+def test_quick_demo_shows_every_network_and_draws(tmp_path, code, schemes):
     _needs_extras()
     path = tmp_path / "figure.png"
-    output = _demo("--quick", "--output", path, timeout=120)
+    output = _demo("--quick", "--output", path, timeout=120, code=code)
     rows = _rows(output)
-    assert list(rows) == [scheme.name for scheme in networks.SCHEMES]
+    assert list(rows) == [scheme.name for scheme in schemes]
     for name, row in rows.items():
         assert bool(row["peer"]) == bool(row["gap"]) == (name != "float baseline")
     assert str(path) in output

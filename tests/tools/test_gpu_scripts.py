@@ -92,6 +92,7 @@ def test_check_finds_a_fault(fault, column, tmp_path):
     assert "WRONG" in result.stdout
 
 
+@pytest.mark.slow
 def test_check_keeps_its_limit(tmp_path):
     """What was checked by then is kept, and what was not is said."""
     start = time.monotonic()

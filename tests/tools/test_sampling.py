@@ -4,6 +4,7 @@
 import itertools
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -22,6 +23,17 @@ def test_product(a, b, c, d):
 
 @pytest.mark.parametrize("a", range(40))
 def test_list(a):
+    pass
+
+@pytest.mark.costly
+@pytest.mark.parametrize("a", range(7))
+@pytest.mark.parametrize("b", "xyz")
+def test_costly_product(a, b):
+    pass
+
+@pytest.mark.costly
+@pytest.mark.parametrize("a", range(7))
+def test_costly_list(a):
     pass
 """
 
@@ -70,13 +82,29 @@ def test_products_are_sampled_and_lists_are_not(run):
     chosen = [line for line in text.splitlines() if "::test_product[" in line]
     assert len(chosen) == 12
     assert text.count("::test_list[") == 40
-    assert "51 deselected" in text
+    assert "71 deselected" in text
     every = run("--collect-only", "-q", LOWBIT_TEST_CASES="0")
     assert every.count("::test_product[") == 63
 
 
+def test_few_costly_cases_are_enough(run):
+    """Every value of a product once, and one case of a list: which one, the seed decides."""
+    seen = set()
+    for seed in "0123":
+        text = run("--collect-only", "-q", LOWBIT_TEST_SEED=seed)
+        chosen = re.findall(r"::test_costly_product\[(.)-(.)\]", text)
+        assert len(chosen) == 7
+        assert [len(set(values)) for values in zip(*chosen, strict=True)] == [3, 7]
+        seen |= (found := set(re.findall(r"::test_costly_list\[(.)\]", text)))
+        assert len(found) == 1
+    assert len(seen) > 1
+    every = run("--collect-only", "-q", LOWBIT_TEST_CASES="0")
+    assert [every.count(f"::test_costly_{name}[") for name in ("product", "list")] == [21, 7]
+    assert "1 passed" in run("test_cases.py::test_costly_list[3]")
+
+
 def test_the_header_says_which(run):
-    assert "cases: 16 of each product, of seed 0; LOWBIT_TEST_CASES" in run("--collect-only")
+    assert "cases: 12 of each product, of seed 0; LOWBIT_TEST_CASES" in run("--collect-only")
     seeded = run("--collect-only", LOWBIT_TEST_CASES="5", LOWBIT_TEST_SEED="3")
     assert "cases: 5 of each product, of seed 3" in seeded
     assert "cases: all of each test" in run("--collect-only", LOWBIT_TEST_CASES="0")

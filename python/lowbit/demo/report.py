@@ -118,7 +118,8 @@ def figure(results: Sequence[Result], title: str, path: Path) -> None:
     _draw_curves(right, signs, "accuracy", "Test accuracy in %: the sign of TTQ's gradient")
     right.set_ylim(0, 103)
     bottom.suptitle("Weights of the last convolution after training", fontsize=12)
-    for axes, result in zip(bottom.subplots(1, len(shown)), shown, strict=True):
+    cells = bottom.subplots(1, len(shown), squeeze=False)[0]
+    for axes, result in zip(cells, shown, strict=True):
         _draw_weights(axes, result)
     figure.savefig(path, dpi=120)
 
