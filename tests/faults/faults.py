@@ -32,7 +32,6 @@ _CUDA = "tests/cuda/test_cuda.py"
 _NUMPY = "tests/numpy/test_numpy.py"
 _FORWARD = "tests/ops/test_forward.py"
 _GRADIENTS = "tests/ops/test_gradients.py"
-_EDGE_CASES = "tests/ops/test_edge_cases.py"
 _ERRORS = "tests/ops/test_errors.py"
 _XLA = "tests/ops/test_xla.py"
 _QUANTIZERS = "tests/ops/test_quantizers.py"
@@ -74,7 +73,7 @@ _KERNEL_FAULTS = (
         "cc/core/mid_tread.h",
         "if (MayBe(needs_scale)) {",
         "if (false) {",
-        _EDGE_CASES,
+        _NUMPY,
     ),
     Fault(
         "linear: gradient at the maximum",

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import reference
 from kernels import (
+    BITS,
     BLOCK,
     CHANNEL_KERNELS,
     DTYPES,
     KERNELS,
     LAYOUTS,
+    MAX_VALUES,
     TASK,
     Call,
     Cpu,
@@ -22,6 +24,7 @@ from kernels import (
     check,
     decided_inputs,
     is_decided,
+    near_ties,
     output_types,
     random_inputs,
 )
@@ -319,6 +322,13 @@ def test_sizes_that_no_memory_has(library, kernel, dtype, layout):
     """Nothing wraps around to a size that there is."""
     with pytest.raises(MemoryError):
         run(library, kernel, random_inputs(kernel, 0, dtype), layout)
+
+
+def test_near_ties(kernels, dtype):
+    for bit, largest in itertools.product(BITS, MAX_VALUES):
+        x = near_ties(bit, largest, dtype)
+        outputs = run(kernels, "linear", [x], bit=bit, hyper=largest)
+        check("linear", [x], outputs, bit=bit, hyper=largest)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

@@ -6,6 +6,7 @@ import pytest
 import reference
 import tensorflow as tf
 from calls import SHAPES, SIZES, assert_close, random_array
+from kernels import BITS, MAX_VALUES, near_ties
 
 from lowbit import ops
 
@@ -32,8 +33,6 @@ CHANNEL_SHAPES = [
     ((3, 70001), 0),
 ]
 CHANNEL_THRESHOLD = 0.6180339  # no simple fraction: few bfloat16 weights lie just there
-BITS = [1, 2, 3, 4, 7, 8, 15, 16, 23, 24, 25, 31, 32]
-MAX_VALUES = [1.0, 2.0, 0.3, 6.0, 1e-3, 255.0]
 
 
 def test_sizes(quantizer, dtype, call):
@@ -109,24 +108,10 @@ def test_a_scale_has_the_same_bits_at_all_its_elements(dtype):
     assert_close(channels, np.broadcast_to(channels[0], x.shape), exact=True)
 
 
-def near_ties(bit, max_value, dtype):
-    """Values at, and a few ulps around, the ties between levels, the levels and both ends."""
-    c = reference.compute_type(dtype.as_numpy_dtype)
-    n = 2.0**bit - 1
-    levels = np.unique(np.floor(np.linspace(0, n, 200)))
-    x = np.concatenate([levels, levels + 0.5, levels - 0.5]) / n * np.float64(c(max_value))
-    below = above = x = x.astype(c)
-    around = [x]
-    for _ in range(3):
-        below, above = np.nextafter(below, c(-np.inf)), np.nextafter(above, c(np.inf))
-        around += [below, above]
-    return np.concatenate(around).astype(dtype.as_numpy_dtype)
-
-
 @pytest.mark.parametrize("bit", BITS)
 def test_linear_near_ties(dtype, bit):
     for max_value in MAX_VALUES:
-        x = near_ties(bit, max_value, dtype)
+        x = near_ties(bit, max_value, dtype.as_numpy_dtype)
         y = ops.linear_mid_tread_half_quantizer(x, bit, max_value).numpy()
         assert_close(y, reference.linear(x, bit, max_value), exact=True)
 
@@ -136,7 +121,7 @@ def test_linear_against_the_documented_formula(bit):
     """round(x' / max * n) / n * max, but for one level within 2 ulps of a tie."""
     n = 2.0**bit - 1
     for max_value in np.float32(MAX_VALUES):
-        x = np.concatenate([near_ties(bit, max_value, tf.float32), random_array(9999, tf.float32)])
+        x = np.concatenate([near_ties(bit, max_value, np.float32), random_array(9999, tf.float32)])
         y = ops.linear_mid_tread_half_quantizer(x, bit, max_value).numpy()
         level = np.rint(y / np.float64(max_value) * n)
         position = np.clip(x.astype(np.float64), 0, max_value) / max_value * n

@@ -25,7 +25,8 @@ from calls import (
     gradient_of,
     random_array,
 )
-from test_forward import BITS, CHANNEL_SHAPES, MAX_VALUES, near_ties
+from kernels import BITS, MAX_VALUES, near_ties
+from test_forward import CHANNEL_SHAPES
 
 import lowbit
 from lowbit import _loader, ops
@@ -107,7 +108,10 @@ def test_channel_axes(dtype):
 def test_near_ties(dtype):
     """Where the parameters are constants, and where the program is given them."""
     values = [MAX_VALUES[bit % len(MAX_VALUES)] for bit in BITS]
-    arrays = [tf.constant(near_ties(b, v, dtype)) for b, v in zip(BITS, values, strict=True)]
+    arrays = [
+        tf.constant(near_ties(b, v, dtype.as_numpy_dtype))
+        for b, v in zip(BITS, values, strict=True)
+    ]
 
     def quantize(bits, values, *arrays):
         op = ops.linear_mid_tread_half_quantizer

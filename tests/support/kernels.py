@@ -39,6 +39,8 @@ LAYOUTS = [  # outer, channels, inner
     (5, 0, 3),
     (5, 3, 0),
 ]
+BITS = [1, 2, 3, 4, 7, 8, 15, 16, 23, 24, 25, 31, 32]
+MAX_VALUES = [1.0, 2.0, 0.3, 6.0, 1e-3, 255.0]
 SENTINEL = 0x5A  # every byte around an array
 POISON = 0xFF  # every byte of an output before the call: NaN
 
@@ -240,6 +242,20 @@ def is_decided(kernel, x, hyper=0.7, axis=None):
     """Whether no element is so near a threshold made of a mean that either side would be right."""
     record = RECORDS[kernel]
     return record.is_decided({record.tensors[-1]: x, **_arguments(record, hyper, 2, axis)})
+
+
+def near_ties(bit, max_value, dtype):
+    """Values at, and a few ulps around, the ties between levels, the levels and both ends."""
+    c = reference.compute_type(dtype)
+    n = 2.0**bit - 1
+    levels = np.unique(np.floor(np.linspace(0, n, 200)))
+    x = np.concatenate([levels, levels + 0.5, levels - 0.5]) / n * np.float64(c(max_value))
+    below = above = x = x.astype(c)
+    around = [x]
+    for _ in range(3):
+        below, above = np.nextafter(below, c(-np.inf)), np.nextafter(above, c(np.inf))
+        around += [below, above]
+    return np.concatenate(around).astype(dtype)
 
 
 def _arguments(record, hyper, bit, axis):
