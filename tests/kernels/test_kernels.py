@@ -17,6 +17,7 @@ from kernels import (
     KERNELS,
     LAYOUTS,
     MAX_VALUES,
+    RECORDS,
     TASK,
     Call,
     Cpu,
@@ -324,11 +325,26 @@ def test_sizes_that_no_memory_has(library, kernel, dtype, layout):
         run(library, kernel, random_inputs(kernel, 0, dtype), layout)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_special_values(kernels, kernel, dtype):
+    """In each tensor by itself: in a vector, in what is left of a row, everywhere."""
+    tensors = len(RECORDS[kernel].tensors)
+    for value, size in itertools.product((np.nan, np.inf, -np.inf, 0.0, -0.0), (3, 5003)):
+        for which, where in itertools.product(range(tensors), ([0], [-1], slice(None))):
+            inputs = random_inputs(kernel, size, dtype)
+            inputs[which][where] = value
+            with np.errstate(invalid="ignore"):  # infinity of each sign
+                check(kernel, inputs, run(kernels, kernel, inputs))
+
+
 def test_near_ties(kernels, dtype):
     for bit, largest in itertools.product(BITS, MAX_VALUES):
         x = near_ties(bit, largest, dtype)
         outputs = run(kernels, "linear", [x], bit=bit, hyper=largest)
         check("linear", [x], outputs, bit=bit, hyper=largest)
+        for kernel in ("linear_grad", "pact_grad"):
+            inputs = [np.ones_like(x), x]
+            check(kernel, inputs, run(kernels, kernel, inputs, hyper=largest), hyper=largest)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
