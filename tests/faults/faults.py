@@ -232,7 +232,7 @@ _KERNEL_FAULTS = (
         "layout",
         "cc/cpu/accumulator.h",
         "while (++level < kLevels) {",
-        "while (++level < kLevels - 1) {",
+        "while (++level < kLevels - 2) {",
         _KERNELS,
     ),
     Fault(
