@@ -27,7 +27,7 @@ TABLE_WIDTH = 170
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 1 where a result is wrong, 2 where something is missing, else 0, however slow."""
+    """Returns 1 where a result is wrong or there is none, 2 where something is missing, else 0."""
     options = _parse(arguments)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
@@ -74,7 +74,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
     parser.add_argument("--limit", type=float, help="seconds that all may take; 240 on a GPU")
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/<CPU or GPU>.json")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="default: <CPU or GPU>.json in benchmarks/results, a part in build/benchmarks",
+    )
     parser.add_argument("--png", type=Path, help="default: beside the JSON file")
     parser.add_argument("--show", type=Path, metavar="JSON", help="show such a file again")
     options = parser.parse_args(arguments)
@@ -85,15 +89,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
     if options.limit is None:
         options.limit = GPU_SECONDS if gpu else float("inf")
-    if options.limit <= RESERVE:
+    if not options.limit > RESERVE:
         parser.error(f"--limit must be more than {RESERVE:.0f}, got {options.limit:g}")
+    if options.show is not None and not options.show.is_file():
+        parser.error(f"--show must be a file, got {options.show}")
+    options.whole = not options.quick and options.sizes is None and options.ops is ops
     if options.sizes is not None:
-        options.sizes = [sizes[name] for name in options.sizes]
+        options.sizes = [sizes[name] for name in dict.fromkeys(options.sizes)]
     elif options.quick:
         options.sizes = QUICK_SIZES
     else:
         options.sizes = DRY_SIZES if options.dry_run else GPU_SIZES if gpu else CPU_SIZES
-    options.ops = [ops[name] for name in options.ops]
+    options.ops = [ops[name] for name in dict.fromkeys(options.ops)]
     return options
 
 
@@ -110,7 +117,7 @@ def _backend(options: argparse.Namespace, pending: list[tuple[Case, Size]]) -> B
 def _path(machine: dict[str, Any], options: argparse.Namespace) -> Path | None:
     if options.json is not None or options.dry_run:
         return options.json
-    return environment.result_file(machine)
+    return environment.result_file(machine, whole=options.whole)
 
 
 def _save(

@@ -85,7 +85,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.sizes = SMALL_SIZES if options.small else DRY_SIZES if options.dry_run else SIZES
     if min(options.sizes) < 0:
         parser.error(f"--sizes must not be negative, got {min(options.sizes)}")
-    if options.part is None and options.limit <= RESERVE + PART_RESERVE:
+    if options.part is None and not options.limit > RESERVE + PART_RESERVE:
         least = RESERVE + PART_RESERVE
         parser.error(f"--limit must be more than {least:.0f}, got {options.limit:g}")
     if options.dtypes is None:

@@ -54,11 +54,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def result_file(machine: dict[str, Any], suffix: str = "") -> Path:
-    """Returns where results of that machine go by default."""
+def result_file(machine: dict[str, Any], suffix: str = "", whole: bool = True) -> Path:
+    """Returns where results of that machine go: those of a whole run may be committed."""
     name = re.sub(r"\(\w+\)|\bProcessor\b", "", machine.get("GPU") or machine["CPU"])
     name = re.sub(r"\W+", "-", name).strip("-").lower()
-    return ROOT / "benchmarks" / "results" / f"{name}{suffix}.json"
+    folder = "benchmarks/results" if whole else "build/benchmarks"
+    return ROOT / folder / f"{name}{suffix}.json"
 
 
 def of_cpu(threads: int) -> dict[str, Any]:

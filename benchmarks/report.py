@@ -96,8 +96,8 @@ CPU = View(
 GPU = View(
     "lowbit on {GPU}",
     "/ copy, / empty: its time over that of a copy of the same bytes, of a kernel that does "
-    "nothing. eager /, compiled /, pair /: the\ntime of PyTorch, of two kernels of Triton, over "
-    f"its; {_WRONG} warm, stream: us\nwith the data in the L2 cache as far as it holds them; "
+    "nothing. eager /, compiled /, pair /: the time of PyTorch, of two kernels of Triton, over "
+    f"its; {_WRONG} warm, stream: us with the data in the L2 cache as far as it holds them; "
     "queued by Python, not in a CUDA graph.",
     (
         Column("us", _MS, "lowbit", ".2f", 1e-3),
@@ -125,7 +125,7 @@ _PEAK = "peak_mebibytes"
 TRAINING = View(
     "A training step on {CPU}, {threads} threads, TensorFlow {TensorFlow}",
     "stock, lowbit, peer /: their time over that of the float network, for another library in an "
-    "environment of its own.\nMiB: the memory that a step takes beyond what it leaves behind.",
+    "environment of its own. MiB: the memory that a step takes beyond what it leaves behind.",
     (
         Column("float ms", _MS, "float", ".1f"),
         *(

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     machine = environment.of_cpu(environment.cores())
-    path = options.json or environment.result_file(machine, "-training")
+    path = options.json or environment.result_file(machine, "-training", options.whole)
     data = {"machine": machine, "rounds": options.rounds, "networks": options.networks, "rows": []}
     for library in ("lowbit", *options.peers):
         for network in options.networks:
@@ -89,10 +89,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, help=f"turns of everyone, default {ROUNDS}")
     parser.add_argument("--quick", action="store_true", help="tiny networks, few rounds")
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/<CPU>-training.json")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="default: <CPU>-training.json in benchmarks/results, a part in build/benchmarks",
+    )
     options = parser.parse_args(arguments)
     if options.rounds is None:
         options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    options.whole = not options.quick and options.schemes is None
+    for name, everything in (("networks", TITLES), ("modes", MODES)):
+        chosen = list(dict.fromkeys(getattr(options, name)))
+        options.whole = options.whole and chosen == list(everything)
+        setattr(options, name, chosen)
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
     return options
@@ -100,7 +109,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _rows(library: str, network: str, options: argparse.Namespace) -> Iterator[Row]:
     python = _python(library)
-    schemes = options.schemes if library == "lowbit" and options.schemes else LIBRARIES[library][0]
+    schemes = LIBRARIES[library][0]
+    if library == "lowbit" and options.schemes:
+        schemes = tuple(dict.fromkeys(options.schemes))
     common = ["--network", network, "--library", library, *["--tiny"] * options.quick]
     asked = ["--modes", *options.modes, "--rounds", str(options.rounds)]
     peaks: dict[tuple[str, ...], float] = {}
@@ -112,7 +123,7 @@ def _rows(library: str, network: str, options: argparse.Namespace) -> Iterator[R
             **{"mistake": timed["mistake"], "peer_mistakes": {}, "kernels": 1},
             "peak_mebibytes": {},
         }
-        targets = [Target("lowbit", "float", BOUNDS[network])]
+        targets = [Target("lowbit", "float", BOUNDS[network])] * (not options.quick)
         seconds = {_name(who, library): times for who, times in timed["seconds"].items()}
         row |= summary({"": seconds}, row, targets, TRAINING.ratios)
         for who in timed["seconds"]:

@@ -36,7 +36,8 @@ _COMMANDS = {
 
 def _parser() -> argparse.ArgumentParser:
     script = os.path.basename(sys.argv[0]) if sys.argv else ""
-    prog = "lowbit" if script == "lowbit" else "python -m lowbit"
+    started = {"lowbit": "lowbit", "lowbit_cli.py": "python -m lowbit_cli"}
+    prog = started.get(script, "python -m lowbit")
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Fused TensorFlow ops for low-bit quantization-aware training.",
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
-        subparser.set_defaults(command=command)
+        subparser.set_defaults(command=command, parser=subparser)
     return parser
 
 
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command is _bench:
         parsed.others = others
     elif others:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+        parsed.parser.error(f"unrecognized arguments: {' '.join(others)}")
     if getattr(parsed.command, "NEEDS_TENSORFLOW", False):
         for name, value in getattr(parsed.command, "ENVIRONMENT", {}).items():
             os.environ.setdefault(name, value)

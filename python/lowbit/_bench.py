@@ -13,18 +13,11 @@ SUMMARY = "time every op beside a copy, stock ops and XLA (in a copy of the sour
 DESCRIPTION = """\
 Checks the result of every op, then times it beside a copy of the same bytes,
 the stock TensorFlow ops, and the stock ops compiled by XLA. Prints a table, and
-writes it and a chart into benchmarks/results.
+writes the numbers and a chart.
 
 The benchmarks are part of lowbit's source, not of an installed package. What
-follows `bench` is handed on to benchmarks/bench.py:
-
-  --quick             small sizes, few rounds
-  --ops OP ...        these ops only
-  --sizes SIZE ...    these sizes only
-  --rounds ROUNDS     turns of each contestant
-  --json FILE         where the numbers go
-  --png FILE          where the chart goes
-  --show FILE         show the numbers of an older run
+follows `bench` is handed on to benchmarks/bench.py: `lowbit bench -- --help`
+lists its options.
 """
 NEEDS_TENSORFLOW = True
 _SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "bench.py"
@@ -50,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    sys.argv = [str(_SCRIPT), *arguments.others]
+    sys.argv = [str(_SCRIPT), *(other for other in arguments.others if other != "--")]
     sys.path.insert(0, str(_SCRIPT.parent))  # as Python does for a script
     runpy.run_path(str(_SCRIPT), run_name="__main__")
     return 0

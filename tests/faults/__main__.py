@@ -7,9 +7,10 @@
     python tests/faults --list
 
 A fault is planted in a copy of the tracked files in build/faults, which is built there. First run
-the tests that are the likeliest to notice it, then all others, up to the first that fails; those of
-`make test` are among those of `make test-all`, so what the first notices the second does. The exit
-status is 1 if a fault goes unnoticed, or cannot be planted since its source has changed.
+the tests that are the likeliest to notice it, which must pass without it, then all others, up to
+the first that fails; those of `make test` are among those of `make test-all`, so what the first
+notices the second does. The exit status is 1 if a fault goes unnoticed, or cannot be planted since
+its source has changed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ _TARGETS = {
 
 class NotPlantedError(Exception):
     """A fault whose place in the source is not there, or there twice."""
+
+
+class NotRunError(Exception):
+    """Tests that could not be run, so that they say nothing of the fault."""
 
 
 def copy_sources() -> None:
@@ -90,8 +95,10 @@ def failing_test(*arguments: str, everything: bool = False) -> str | None:
     done = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True)
     if done.returncode in (0, 5):  # 5: every test was left out
         return None
+    if done.returncode > 1:
+        raise NotRunError(f"pytest {' '.join(arguments)} ends with {done.returncode}")
     named = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return named[1] if named else f"pytest ends with {done.returncode}"
+    return named[1] if named else f"signal {-done.returncode}"
 
 
 def notice(fault: Fault, everything: bool) -> tuple[str, str]:
@@ -138,15 +145,18 @@ def main() -> int:
         return 0
     copy_sources()
     build()
+    for tests in sorted({fault.tests for fault in chosen}):
+        if found := failing_test(tests):
+            parser.exit(1, f"without a fault fails {found}\n")
     missed = 0
     print(f"{'fault':32} {'kind':10} {'noticed by':14} {'s':>5}  first test that fails", flush=True)
     for fault in chosen:
         start = time.monotonic()
         try:
             level, test = notice(fault, options.all)
-        except (NotPlantedError, subprocess.CalledProcessError) as error:
-            level, test = "not planted", str(error)
-        missed += level in ("none", "not planted")
+        except (NotPlantedError, NotRunError, subprocess.CalledProcessError) as error:
+            level, test = "not tried", str(error)
+        missed += level in ("none", "not tried")
         seconds = time.monotonic() - start
         print(f"{fault.name:32} {fault.kind:10} {level:14} {seconds:5.0f}  {test}", flush=True)
     print(f"{len(chosen) - missed} of {len(chosen)} noticed")

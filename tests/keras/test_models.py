@@ -138,7 +138,6 @@ def plainly_trained():
     return start, model.get_weights()
 
 
-@pytest.mark.costly
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_modes_of_compile_train_alike(plainly_trained, mode):
     problem = _loader.xla_problem()

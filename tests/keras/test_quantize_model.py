@@ -222,6 +222,10 @@ def test_refused_models():
 
     with pytest.raises(ValueError, match="Sequential or functional, got the subclassed Subclassed"):
         lowbit.quantize_model(Subclassed(), TERNARY)
+    dense = [keras.layers.Dense(3) for _ in range(4)]
+    within = keras.Sequential([keras.Input([3]), *dense[:2], Subclassed(), *dense[2:]])
+    with pytest.raises(ValueError, match="Sequential or functional, got the subclassed Subclassed"):
+        lowbit.quantize_model(within, TERNARY)
     with pytest.raises(TypeError, match="model must be a Keras model, got Dense"):
         lowbit.quantize_model(keras.layers.Dense(3), TERNARY)
     with pytest.raises(ValueError, match="kernel_quantizer: a quantizer must be one of"):

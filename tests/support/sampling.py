@@ -4,8 +4,9 @@
 LOWBIT_TEST_CASES is how many cases of a test are enough; 0 runs all. A sample has every value of
 every parameter, and every pair of values of two parameters as far as that number allows. It is
 fixed by LOWBIT_TEST_SEED. A test of a single parameter is a list of cases, of which each is run. So
-is a case that the command line names. Of a test that is marked "costly", one case of a list is
-enough, and of a product as few as have every value.
+is a case that the command line names, and each with --lf. Of a test that is marked "costly", one
+case of a list is enough, which the next such test of the file continues from, and of a product as
+few as have every value.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import random
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -80,15 +82,22 @@ def _products(items: Iterable[pytest.Item]) -> Iterable[list[pytest.Function]]:
     return tests.values()
 
 
-def _kept(cases: Sequence[pytest.Function], enough: int, seed: int) -> set[pytest.Function]:
-    """The cases of a test that are run."""
-    costly = cases[0].get_closest_marker("costly") is not None
-    enough = 1 if costly else enough
+def _is_costly(case: pytest.Function) -> bool:
+    return case.get_closest_marker("costly") is not None
+
+
+def _kept(
+    cases: Sequence[pytest.Function], enough: int, seed: int, start: int
+) -> set[pytest.Function]:
+    """The cases of a test that are run; of a costly list, those from `start` on."""
+    costly = _is_costly(cases[0])
+    if costly:
+        enough = max(1, enough // _DEFAULT_CASES)
     axes = _axes(cases)
     if len(cases) <= enough or not (axes or costly):
         return set(cases)
-    if not axes:  # another value in every test, so that the tests of a file have them all
-        return {random.Random(f"{seed} {cases[0].originalname}").choice(cases)}
+    if not axes:
+        return {cases[(start + i) % len(cases)] for i in range(enough)}
     return {cases[i] for i in sample(axes, enough, seed)}
 
 
@@ -101,11 +110,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     enough, seed = _settings()
     named = [argument.split("::", 1)[-1] for argument in config.args if "[" in argument]
+    starts: dict[Any, int] = defaultdict(lambda: seed)  # by the file
     left_out = set()
-    for cases in _products(items) if enough else ():
+    for cases in _products(items) if enough and not config.getoption("lf", False) else ():
+        kept = _kept(cases, enough, seed, starts[cases[0].path])
+        starts[cases[0].path] += len(kept) if _is_costly(cases[0]) else 0
         left_out |= {
             case
-            for case in set(cases) - _kept(cases, enough, seed)
+            for case in set(cases) - kept
             if not any(case.nodeid.endswith(name) for name in named)
         }
     if left_out:

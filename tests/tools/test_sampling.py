@@ -35,6 +35,11 @@ def test_costly_product(a, b):
 @pytest.mark.parametrize("a", range(7))
 def test_costly_list(a):
     pass
+
+@pytest.mark.costly
+@pytest.mark.parametrize("a", range(7))
+def test_the_next(a):
+    assert a < 3
 """
 
 
@@ -82,7 +87,7 @@ def test_products_are_sampled_and_lists_are_not(run):
     chosen = [line for line in text.splitlines() if "::test_product[" in line]
     assert len(chosen) == 12
     assert text.count("::test_list[") == 40
-    assert "71 deselected" in text
+    assert "77 deselected" in text
     every = run("--collect-only", "-q", LOWBIT_TEST_CASES="0")
     assert every.count("::test_product[") == 63
 
@@ -97,7 +102,10 @@ def test_few_costly_cases_are_enough(run):
         assert [len(set(values)) for values in zip(*chosen, strict=True)] == [3, 7]
         seen |= (found := set(re.findall(r"::test_costly_list\[(.)\]", text)))
         assert len(found) == 1
+        assert found.isdisjoint(re.findall(r"::test_the_next\[(.)\]", text))
     assert len(seen) > 1
+    more = run("--collect-only", "-q", LOWBIT_TEST_CASES="24")
+    assert more.count("::test_costly_list[") == 2
     every = run("--collect-only", "-q", LOWBIT_TEST_CASES="0")
     assert [every.count(f"::test_costly_{name}[") for name in ("product", "list")] == [21, 7]
     assert "1 passed" in run("test_cases.py::test_costly_list[3]")
@@ -115,6 +123,13 @@ def test_a_named_case_runs_and_says_how_to_run_it_again(run):
     text = run(name, LOWBIT_TEST_CASES="1")
     assert "1 failed" in text
     assert f"python -m pytest '{name}'" in text
+
+
+def test_what_failed_before_is_run_again(run):
+    """All of it, though a sample would be less."""
+    options = ("-p", "cacheprovider", "-k", "next")
+    assert "4 failed" in run(*options, LOWBIT_TEST_CASES="0")
+    assert "4 failed" in run(*options, "--lf")
 
 
 def test_what_is_no_number_is_refused(run):

@@ -69,7 +69,7 @@ def quantize_model(
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
     layers = [layer for _, layer in walk(model, enters=is_graph)]
-    for part in (model, *filter(is_graph, layers)):
+    for part in (model, *(layer for layer in layers if isinstance(layer, keras.Model))):
         _check(part)
     candidates = [layer for layer in layers if type(layer) in _QUANTIZED]
     chosen = candidates[int(skip_first) : len(candidates) - int(skip_last)]
@@ -124,7 +124,7 @@ def _reset_scales(layer: Any) -> None:
 
 def _nothing(model: keras.Model, candidates: list[Any], first: bool, last: bool) -> str:
     """Why there is no layer to quantize."""
-    kinds = ", ".join(cls.__name__ for cls in _QUANTIZED)
+    kinds = ", ".join(cls.__name__.removeprefix("Quant") for cls in _QUANTIZED.values())
     required = f"model must have a layer to quantize ({kinds}), got {model.name}"
     if not candidates:
         return f"{required} with none"
