@@ -100,11 +100,11 @@ _KERNEL_FAULTS = (
         _KERNELS,
     ),
     Fault(
-        "TWN: scale of nothing is NaN",
+        "TWN: the scale is a sum",
         "formula",
         "cc/core/twn.h",
         "Select(total.term[1] > 0, total.term[0] / total.term[1], D(0))",
-        "total.term[0] / total.term[1]",
+        "Select(total.term[1] > 0, total.term[0], D(0))",
         _KERNELS,
     ),
     Fault(
