@@ -156,20 +156,17 @@ def _python(library: str) -> Path:
     if library not in PEERS:
         return Path(sys.executable)
     folder = environment.ROOT / "build" / "peers" / library
-    python = folder / "bin" / "python"
-    if not python.exists():
+    python, installed = folder / "bin" / "python", folder / "installed"
+    if not installed.exists():
         import tensorflow as tf
 
         peer = PEERS[library]
         version = tf.__version__
         packages = [f"tensorflow-cpu=={version}", *peer.packages]
         packages += [f"tf_keras~={version.rpartition('.')[0]}.0"] * peer.legacy
-        venv.create(folder, with_pip=True)
-        try:
-            _output([str(python), "-m", "pip", "install", "--quiet", *packages], None)
-        except Failed:
-            python.unlink()  # Or it would count as made.
-            raise
+        venv.create(folder, clear=True, with_pip=True)
+        _output([str(python), "-m", "pip", "install", "--quiet", *packages], None)
+        installed.touch()
     return python
 
 

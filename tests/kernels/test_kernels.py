@@ -329,12 +329,14 @@ def test_sizes_that_no_memory_has(library, kernel, dtype, layout):
 def test_special_values(kernels, kernel, dtype):
     """In each tensor by itself: in a vector, in what is left of a row, everywhere."""
     tensors = len(RECORDS[kernel].tensors)
-    for value, size in itertools.product((np.nan, np.inf, -np.inf, 0.0, -0.0), (3, 5003)):
+    hypers = (0.7, 0.0) if "threshold" in RECORDS[kernel].arguments else (0.7,)
+    values = (np.nan, np.inf, -np.inf, 0.0, -0.0)
+    for value, size, hyper in itertools.product(values, (3, 5003), hypers):
         for which, where in itertools.product(range(tensors), ([0], [-1], slice(None))):
             inputs = random_inputs(kernel, size, dtype)
             inputs[which][where] = value
             with np.errstate(invalid="ignore"):  # infinity of each sign
-                check(kernel, inputs, run(kernels, kernel, inputs))
+                check(kernel, inputs, run(kernels, kernel, inputs, hyper=hyper), hyper=hyper)
 
 
 def test_near_ties(kernels, dtype):

@@ -241,10 +241,11 @@ def test_peer_that_cannot_be_installed_is_skipped(module, tmp_path, monkeypatch,
     monkeypatch.setattr(
         train_step, "_rows", lambda of, *more: rows(of, *more) if of == "larq" else []
     )
-    python = tmp_path / "build" / "peers" / "larq" / "bin" / "python"
+    python, made = tmp_path / "build" / "peers" / "larq" / "bin" / "python", []
 
-    def create(folder, with_pip):
-        python.parent.mkdir(parents=True)
+    def create(folder, clear, with_pip):
+        made.append(clear)
+        python.parent.mkdir(parents=True, exist_ok=True)
         python.write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
         python.chmod(0o755)
 
@@ -253,4 +254,6 @@ def test_peer_that_cannot_be_installed_is_skipped(module, tmp_path, monkeypatch,
     options = ["--networks", "resnet", "--peers", "larq", "--json", str(path)]
     assert train_step.main(options) == 0
     assert "larq, resnet: skipped, no such package" in capsys.readouterr().out
-    assert not python.exists()  # So that the next run tries again.
+    assert not (python.parents[1] / "installed").exists()
+    assert train_step.main(options) == 0  # which tries again
+    assert len(made) == 2
