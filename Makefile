@@ -49,8 +49,10 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile
 test: build $(TESTS)  ## Run the tests that a change needs: a sample of each product of cases
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
+# "rest": but for what make test runs.
+TEST_CASES ?= 0
 test-all: build $(TESTS)  ## Run every case of every test, also those that take long
-	LOWBIT_TEST_CASES=0 $(PYTEST) $(PYTEST_ARGS)
+	LOWBIT_TEST_CASES=$(TEST_CASES) $(PYTEST) $(PYTEST_ARGS)
 
 # Their ops are those of $(VENV): one build serves every Python, but for lowbit_numpy.
 PYTHONS = $(shell .ci/pythons $(VERSION))

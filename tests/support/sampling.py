@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pytest plugin: runs a sample of the cases of each test that is a product of parameters.
 
-LOWBIT_TEST_CASES is how many cases of a test are enough; 0 runs all. A sample has every value of
+LOWBIT_TEST_CASES is how many cases of a test are enough; 0 runs all, "rest" what the default and
+`-m "not slow"` leave out. A sample has every value of
 every parameter, and every pair of values of two parameters as far as that number allows. It is
 fixed by LOWBIT_TEST_SEED. A test of a single parameter is a list of cases, of which each is run. So
 is a case that the command line names, and each with --lf. Of a test that is marked "costly", one
@@ -31,9 +32,14 @@ def _number(variable: str, default: int) -> int:
     return int(text or default)
 
 
+def _is_rest() -> bool:
+    return os.environ.get("LOWBIT_TEST_CASES") == "rest"
+
+
 def _settings() -> tuple[int, int]:
     """How many cases are enough, and the seed."""
-    return _number("LOWBIT_TEST_CASES", _DEFAULT_CASES), _number("LOWBIT_TEST_SEED", 0)
+    enough = _DEFAULT_CASES if _is_rest() else _number("LOWBIT_TEST_CASES", _DEFAULT_CASES)
+    return enough, _number("LOWBIT_TEST_SEED", 0)
 
 
 def sample(cases: Sequence[tuple[int, ...]], enough: int, seed: int) -> list[int]:
@@ -86,6 +92,10 @@ def _is_costly(case: pytest.Function) -> bool:
     return case.get_closest_marker("costly") is not None
 
 
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
 def _kept(
     cases: Sequence[pytest.Function], enough: int, seed: int, start: int
 ) -> set[pytest.Function]:
@@ -109,10 +119,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)  # after those that -k and -m leave out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     enough, seed = _settings()
+    pool = [item for item in items if not _is_slow(item)] if _is_rest() else items
     named = [argument.split("::", 1)[-1] for argument in config.args if "[" in argument]
     starts: dict[Any, int] = defaultdict(lambda: seed)  # by the file
     left_out = set()
-    for cases in _products(items) if enough and not config.getoption("lf", False) else ():
+    for cases in _products(pool) if enough and not config.getoption("lf", False) else ():
         kept = _kept(cases, enough, seed, starts[cases[0].path])
         starts[cases[0].path] += len(kept) if _is_costly(cases[0]) else 0
         left_out |= {
@@ -120,6 +131,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for case in set(cases) - kept
             if not any(case.nodeid.endswith(name) for name in named)
         }
+    if _is_rest():
+        left_out = set(pool) - left_out
     if left_out:
         config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
         items[:] = [item for item in items if item not in left_out]
@@ -129,6 +142,8 @@ def pytest_report_header() -> str:
     enough, seed = _settings()
     if not enough:
         return "cases: all of each test (LOWBIT_TEST_CASES=0)"
+    if _is_rest():
+        return f"cases: what a sample of seed {seed} leaves out (LOWBIT_TEST_CASES=rest)"
     return (
         f"cases: {enough} of each product, of seed {seed}; "
         "LOWBIT_TEST_CASES and LOWBIT_TEST_SEED change that, LOWBIT_TEST_CASES=0 runs all"

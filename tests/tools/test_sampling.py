@@ -25,6 +25,11 @@ def test_product(a, b, c, d):
 def test_list(a):
     pass
 
+@pytest.mark.slow
+@pytest.mark.parametrize("a", range(3))
+def test_slow_list(a):
+    pass
+
 @pytest.mark.costly
 @pytest.mark.parametrize("a", range(7))
 @pytest.mark.parametrize("b", "xyz")
@@ -130,6 +135,14 @@ def test_what_failed_before_is_run_again(run):
     options = ("-p", "cacheprovider", "-k", "next")
     assert "4 failed" in run(*options, LOWBIT_TEST_CASES="0")
     assert "4 failed" in run(*options, "--lf")
+
+
+def test_the_rest_is_what_the_default_leaves_out(run):
+    first, rest = run("-m", "not slow"), run(LOWBIT_TEST_CASES="rest")
+    every = run(LOWBIT_TEST_CASES="0")
+    count = [int(re.search(r"(\d+) passed", text)[1]) for text in (first, rest, every)]
+    assert count[0] + count[1] == count[2]
+    assert "cases: what a sample of seed 0 leaves out" in rest
 
 
 def test_what_is_no_number_is_refused(run):
