@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -49,8 +50,9 @@ class TrainedQuantizer(Quantizer):
     @property
     def scales(self) -> tuple[Any, ...] | None:
         """The trained scalars, or None where they have not been made."""
-        # The first one is set last.
-        scales = tuple(getattr(self, name) for name in self.scale_names)
+        # The first one is set last, and read first.
+        found = attrgetter(*self.scale_names)(self)
+        scales: tuple[Any, ...] = found if len(self.scale_names) > 1 else (found,)
         return None if scales[0] is None else scales
 
     @property
@@ -71,8 +73,9 @@ class TrainedQuantizer(Quantizer):
             scales = self.scales
             if scales is None:
                 return self._take(self._make_variables(x))
-            if tf.distribute.has_strategy() and isinstance(scales[0], tf.Variable):
-                _check_scope(self)  # Keras looks after its own
+            # Keras looks after its own.
+            if isinstance(scales[0], tf.Variable) and tf.distribute.has_strategy():
+                _check_scope(self)
             return scales
         return tuple(
             tf.compat.v1.get_variable(

@@ -102,10 +102,10 @@ class TrainedLayer(TrainedQuantizer, keras.layers.Layer):
         Raises:
             ValueError: It would have to, and will not.
         """
-        if not tf.compat.v1.executing_eagerly_outside_functions():
-            return  # a graph of TF1, whose variable scopes have them
         if self.scales is not None and not get_global_attribute("current_call_ctx"):
             return  # no layer is being called: who holds it is seen later
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            return  # a graph of TF1, whose variable scopes have them
         outermost = self._get_call_context().entry_layer
         self._maybe_reset_call_context()
         if outermost is self:  # as above
