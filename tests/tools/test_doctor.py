@@ -752,12 +752,21 @@ def test_help(capsys, name):
         assert "Exit status: 0 if all is well, 1 if there is something to fix." in text
 
 
-@pytest.mark.parametrize("arguments", [["--quick"], ["cure"], ["doctor", "--jso"], ["info", "now"]])
-def test_usage_errors(capsys, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "who"),
+    [
+        (["--quick"], ""),
+        (["cure"], ""),
+        (["doctor", "--jso"], " doctor"),
+        (["info", "now"], " info"),
+    ],
+)
+def test_usage_errors(capsys, arguments, who):
+    """With the usage of the command, where one was named."""
     with pytest.raises(SystemExit) as exit:
         lowbit_cli.main(arguments)
     assert exit.value.code == 2
-    assert "python -m lowbit: error: " in capsys.readouterr().err
+    assert f"python -m lowbit{who}: error: " in capsys.readouterr().err
 
 
 def test_without_arguments_there_is_the_help(capsys):
