@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    sys.argv = [str(_SCRIPT), *(other for other in arguments.others if other != "--")]
+    others = arguments.others
+    sys.argv = [str(_SCRIPT), *(others[1:] if others[:1] == ["--"] else others)]
     sys.path.insert(0, str(_SCRIPT.parent))  # as Python does for a script
     runpy.run_path(str(_SCRIPT), run_name="__main__")
     return 0

@@ -185,7 +185,7 @@ _KERNEL_FAULTS = (
         "cc/core/convert.h",
         "bits + 0x7fffu + (bits >> 16 & 1)",
         "bits + 0x8000u",
-        _KERNELS,
+        _CUDA,
     ),
     Fault(
         "half: subnormals are lost",

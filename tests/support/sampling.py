@@ -2,12 +2,11 @@
 """A pytest plugin: runs a sample of the cases of each test that is a product of parameters.
 
 LOWBIT_TEST_CASES is how many cases of a test are enough; 0 runs all, "rest" what the default and
-`-m "not slow"` leave out. A sample has every value of
-every parameter, and every pair of values of two parameters as far as that number allows. It is
-fixed by LOWBIT_TEST_SEED. A test of a single parameter is a list of cases, of which each is run. So
-is a case that the command line names, and each with --lf. Of a test that is marked "costly", one
-case of a list is enough, which the next such test of the file continues from, and of a product as
-few as have every value.
+`-m "not slow"` leave out. A sample has every value of every parameter, and every pair of values of
+two parameters as far as that number allows. It is fixed by LOWBIT_TEST_SEED. A test of a single
+parameter is a list of cases, of which each is run. So is a case that the command line names, and
+what failed before (--lf). Of a test that is marked "costly", one case of a list is enough, from
+which the next such test of the file goes on, and of a product as few as have every value.
 """
 
 from __future__ import annotations
@@ -119,11 +118,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)  # after those that -k and -m leave out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     enough, seed = _settings()
+    if not enough or config.getoption("lf", False):
+        return
     pool = [item for item in items if not _is_slow(item)] if _is_rest() else items
     named = [argument.split("::", 1)[-1] for argument in config.args if "[" in argument]
     starts: dict[Any, int] = defaultdict(lambda: seed)  # by the file
     left_out = set()
-    for cases in _products(pool) if enough and not config.getoption("lf", False) else ():
+    for cases in _products(pool):
         kept = _kept(cases, enough, seed, starts[cases[0].path])
         starts[cases[0].path] += len(kept) if _is_costly(cases[0]) else 0
         left_out |= {

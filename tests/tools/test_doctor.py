@@ -805,7 +805,11 @@ def test_console_script_is_installed():
     assert '[project.scripts]\nlowbit = "lowbit_cli:main"' in pyproject
 
 
-def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "handed"),
+    [("--quick --ops ttq linear", "--quick --ops ttq linear"), ("-- --help", "--help")],
+)
+def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys, arguments, handed):
     script = tmp_path / "bench.py"
     script.write_text("import sys; print(*sys.argv, sys.path[0]); raise SystemExit(3)")
     monkeypatch.setattr(_bench, "_SCRIPT", script)
@@ -814,9 +818,9 @@ def test_bench_hands_its_arguments_on(monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("rich")
     with pytest.raises(SystemExit) as exit:
-        lowbit_cli.main(["bench", "--quick", "--ops", "ttq", "linear"])
+        lowbit_cli.main(["bench", *arguments.split()])
     assert exit.value.code == 3
-    assert capsys.readouterr().out == f"{script} --quick --ops ttq linear {tmp_path}\n"
+    assert capsys.readouterr().out == f"{script} {handed} {tmp_path}\n"
 
 
 def test_bench_without_the_source(monkeypatch, tmp_path, capsys):
