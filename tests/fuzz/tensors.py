@@ -80,7 +80,7 @@ def _wrong_tensor(case):
     if name in ("positive", "negative") or len(call.function.tensors) > 1:
         shape = () if name in ("positive", "negative") else call.tensors[name].shape
         if 0 in shape:  # and perhaps longer than any array of a wider dtype
-            shape = (0,)
+            shape = (0,) * len(shape)
         wrong += [np.zeros(shape, other), tf.zeros((*shape, 2), call.dtype)]
     arguments[name] = case.pick(wrong)
     function = getattr(ops, call.function.function)
