@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/kernels.inc"
+#include "core/packed.h"
 
 namespace lowbit {
 
@@ -34,7 +35,7 @@ class Values {
 
 // What an op takes and gives, each in the op's order.
 struct Call {
-  Values<const void*> inputs;  // tensors and scalars of the dtype
+  Values<const void*> inputs;  // tensors and scalars of the dtype, packed bits
   Values<void*> outputs;       // numbers of the compute type
   Values<double> numbers;      // bit, max_value, threshold
   Values<int> choices;         // attributes that are one of a few words, as indices
@@ -55,6 +56,8 @@ class CallArguments {
 
   const T* Tensor(const char*) { return static_cast<const T*>(left_.inputs.Next()); }
   const T* Scalar(const char* name) { return Tensor(name); }
+  const Word* Packed(const char*, int) { return static_cast<const Word*>(left_.inputs.Next()); }
+  Word* PackedOutput(const char*, int) { return static_cast<Word*>(left_.outputs.Next()); }
   T* TensorOutput(const char*) { return static_cast<T*>(left_.outputs.Next()); }
   T* ScalarOutput(const char* name) { return TensorOutput(name); }
   Compute<T>* NumberOutput(const char*) { return static_cast<Compute<T>*>(left_.outputs.Next()); }

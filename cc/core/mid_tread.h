@@ -5,10 +5,14 @@
 //   x' = clip(x, 0, max_value)
 //   y  = x' for bit = 32, else round(x' * n / max_value) * max_value / n, halves up
 //   dx = dy where 0 < x < max_value, else 0
+//
+// What the gradient has to know of x is a bit an element (core/packed.h), its mask: whether
+// 0 < x < max_value. NaN counts as inside there: what was computed of it is NaN already.
 #ifndef LOWBIT_CORE_MID_TREAD_H_
 #define LOWBIT_CORE_MID_TREAD_H_
 
 #include "core/math.h"
+#include "core/packed.h"
 
 namespace lowbit {
 
@@ -93,6 +97,28 @@ struct ScaledMidTread {
 };
 
 template <typename C>
+struct MidTreadMask {
+  static constexpr int kPlanes = 1;
+
+  C max_value;
+
+  template <class V>
+  LOWBIT_HD auto Bit(V x, int) const {
+    return IsInside(x, V(max_value)) | IsNan(x);
+  }
+};
+
+// dy where the mask has a bit.
+struct Masked {
+  static constexpr int kPlanes = 1;
+
+  template <class S, class V, class Bits>
+  LOWBIT_HD V operator()(const S&, V dy, const Bits& bits) const {
+    return Select(bits(0), dy, V(0));
+  }
+};
+
+template <typename C>
 struct MidTreadSlope {
   C max_value;
 
@@ -149,6 +175,38 @@ struct LinearMidTreadHalfGrad {
   }
 };
 
+template <typename T>
+struct LinearMidTreadHalfMask {
+  using C = Compute<T>;
+  using Stats = NoStats<C>;
+
+  const T* x;
+  Packed<T>* mask;
+  PerTensorLayout<T> layout;
+  C max_value;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev) const {
+    dev.Pack(MidTreadMask<C>{max_value}, mask, x);
+  }
+};
+
+template <typename T>
+struct LinearMidTreadHalfMaskGrad {
+  using C = Compute<T>;
+  using Stats = NoStats<C>;
+
+  const T* dy;
+  const Packed<T>* mask;
+  T* dx;
+  PerTensorLayout<T> layout;
+
+  template <class Device>
+  LOWBIT_HD void Run(Device& dev) const {
+    dev.Map(Masked(), dx, dy, mask);
+  }
+};
+
 struct LinearMidTreadHalfQuantizer {
   template <typename T, class Arguments>
   static LinearMidTreadHalf<T> Bind(Arguments& a) {
@@ -166,6 +224,25 @@ struct LinearMidTreadHalfQuantizerGrad {
     const T* x = a.Tensor("x");
     const auto max_value = a.MaxValue("max_value");
     return {dy, x, a.TensorOutput("dx"), a.TensorLayout(), max_value};
+  }
+};
+
+struct LinearMidTreadHalfQuantizerMask {
+  template <typename T, class Arguments>
+  static LinearMidTreadHalfMask<T> Bind(Arguments& a) {
+    const T* x = a.Tensor("x");
+    const auto max_value = a.MaxValue("max_value");
+    auto* mask = a.PackedOutput("mask", MidTreadMask<Compute<T>>::kPlanes);
+    return {x, mask, a.TensorLayout(), max_value};
+  }
+};
+
+struct LinearMidTreadHalfQuantizerMaskGrad {
+  template <typename T, class Arguments>
+  static LinearMidTreadHalfMaskGrad<T> Bind(Arguments& a) {
+    const T* dy = a.Tensor("dy");
+    const auto* mask = a.Packed("mask", MidTreadMask<Compute<T>>::kPlanes);
+    return {dy, mask, a.TensorOutput("dx"), a.TensorLayout()};
   }
 };
 

@@ -49,9 +49,17 @@ class Device {
     ForTasks(StatsBytes(), [&, stats = stats_](const Tile& tile, Scratch scratch) {
       WithStats(tile, stats, scratch, [&](auto lanes) {
         WithStream(streams, tile, y,
-                   [&](auto stream) { MapTile<stream>(f, lanes, tile, y, x...); });
+                   [&](auto stream) { MapTile<stream>(f, lanes, tile, y, Operand(x)...); });
       });
     });
+  }
+
+  // Plane p of `packed` has, for each element, the bit f.Bit(x, p), which is 0 for a zero.
+  template <class F, typename T>
+  void Pack(const F& f, Word* packed, const T* x) {
+    static_assert(std::is_same_v<L, PerTensor>, "a word is of elements that follow each other");
+    const int64_t stride = WordsOf(plan_.size());
+    ForTasks(0, [&](const Tile& tile, Scratch) { PackTile(f, tile, packed, stride, x); });
   }
 
   // r.Finish(joined r(stats, x...), count, stats) for each channel
@@ -88,7 +96,7 @@ class Device {
       double* total = partials + tile.partial * R::kTerms * channels + tile.channel;
       WithStats(tile, stats, scratch, [&](auto lanes) {
         WithStream(streams, tile, y, [&](auto stream) {
-          ReduceTile<stream>(f, r, lanes, tile, scratch, total, channels, y, x...);
+          ReduceTile<stream>(f, r, lanes, tile, scratch, total, channels, y, Operand(x)...);
         });
       });
     });
@@ -227,8 +235,26 @@ class Device {
     if (lane < width) body(begin + lane, lane, width - lane);
   }
 
+  // An input of a pass, and what a formula gets of it for the lanes from element i on.
+  template <typename T>
+  const T* Operand(const T* x) const {
+    return x;
+  }
+  Planes Operand(const Word* packed) const { return {packed, WordsOf(plan_.size())}; }
+
+  template <typename T, typename Count>
+  static LOWBIT_HD Vec<C> Input(const T* x, int64_t i, Count count) {
+    return Load(x + i, count);
+  }
+  template <typename Count>
+  static LOWBIT_HD auto Input(Planes planes, int64_t i, Count) {
+    return [planes, i](int plane) {
+      return MaskOfBits<C>(planes.At(plane)[i / kWordBits] >> i % kWordBits);
+    };
+  }
+
   template <bool stream, class F, class Stats, typename T, class... In>
-  static void MapTile(const F& f, const Stats& stats, const Tile& tile, T* y, const In*... x) {
+  static void MapTile(const F& f, const Stats& stats, const Tile& tile, T* y, In... x) {
     if (tile.contiguous() && tile.channels == 1) {
       const int64_t width = tile.rows * tile.width + tile.ragged;
       return MapRows<stream>(f, stats, tile.begin, 1, width, width, y, x...);
@@ -237,16 +263,41 @@ class Device {
     MapRows<stream>(f, stats, tile.row(tile.rows), 1, tile.stride, tile.ragged, y, x...);
   }
 
+  // The words of the tile's elements, which follow each other.
+  template <class F, typename T>
+  __attribute__((noinline)) static void PackTile(F f, const Tile& tile, Word* packed,
+                                                 int64_t stride, const T* x) {
+    const int64_t end = tile.begin + int64_t{tile.rows} * tile.width + tile.ragged;
+    int64_t i = tile.begin;
+    for (; i + kWordBits <= end; i += kWordBits) PackWord(f, packed + i / kWordBits, stride, x + i);
+    if (i == end) return;
+    T last[kWordBits] = {};
+    __builtin_memcpy(last, x + i, (end - i) * sizeof(T));
+    PackWord(f, packed + i / kWordBits, stride, last);
+  }
+
+  // A word of each plane.
+  template <class F, typename T>
+  static LOWBIT_HD void PackWord(const F& f, Word* packed, int64_t stride, const T* x) {
+    constexpr int kVec = Vec<C>::kLanes;
+    for (int p = 0; p < F::kPlanes; ++p) {
+      Word word = 0;
+      for (int lane = 0; lane < kWordBits; lane += kVec) {
+        word |= BitsOfMask(f.Bit(Load(x + lane), p)) << lane;
+      }
+      packed[p * stride] = word;
+    }
+  }
+
   // Formula and statistics are taken by value, and nothing is captured by reference on the way to
   // here: so what is stored to y cannot alias them, and they stay in registers. Inlined, the loop
   // would lack some, and take up to 60 % longer; so would ReduceTile's.
   template <bool stream, class F, class Stats, typename T, class... In>
   __attribute__((noinline)) static void MapRows(F f, Stats stats, int64_t begin, int64_t rows,
-                                                int64_t stride, int64_t width, T* y,
-                                                const In*... x) {
+                                                int64_t stride, int64_t width, T* y, In... x) {
     for (int64_t row = 0; row < rows; ++row) {
       ForVecs(begin + row * stride, width, [&](int64_t i, int64_t lane, auto count) {
-        Store<stream>(y + i, count, f(stats.At(lane), Load(x + i, count)...));
+        Store<stream>(y + i, count, f(stats.At(lane), Input(x, i, count)...));
       });
     }
   }
@@ -255,7 +306,7 @@ class Device {
   template <bool stream, class F, class R, class Stats, typename T, class... In>
   __attribute__((noinline)) static void ReduceTile(F f, R r, Stats stats, const Tile& tile,
                                                    Scratch scratch, double* total,
-                                                   int64_t term_stride, T* y, const In*... x) {
+                                                   int64_t term_stride, T* y, In... x) {
     Accumulators<R, Accumulator> sums;
     sums.ForEach([&](auto& sum, auto) { sum.Begin(tile, scratch); });
     for (int64_t row = 0; row < tile.all_rows(); row += kRows) {
@@ -273,8 +324,7 @@ class Device {
   // the accumulators, won 5 % in cache and lost 40 % of the bandwidth of memory.
   template <bool stream, class F, class R, class Stats, typename T, class... In>
   static LOWBIT_HD void AddRow(const F& f, const R& r, const Stats& stats, int64_t begin,
-                               int64_t width, Accumulators<R, Accumulator>& sums, T* y,
-                               const In*... x) {
+                               int64_t width, Accumulators<R, Accumulator>& sums, T* y, In... x) {
     ForVecs(begin, width, [&](int64_t i, int64_t lane, auto count) {
       const auto add = [&](auto... in) {
         const auto& s = stats.At(lane);
@@ -282,7 +332,7 @@ class Device {
         sums.ForEach([&](auto& sum, auto k) { sum.Add(lane, terms.term[k]); });
         if constexpr (!std::is_null_pointer_v<F>) Store<stream>(y + i, count, f(s, in...));
       };
-      add(Load(x + i, count)...);
+      add(Input(x, i, count)...);
     });
   }
 

@@ -23,6 +23,7 @@
 
 #include "core/convert.h"
 #include "core/math.h"
+#include "core/packed.h"
 
 namespace lowbit::LOWBIT_ISA {
 
@@ -132,6 +133,47 @@ struct Vec {
 
   LOWBIT_HD friend Vec RoundHalfUp(Vec a) { return RoundedHalfUp(a.v); }
 };
+
+// A mask as a number of a bit a lane.
+#if defined(__AVX512F__)
+LOWBIT_HD Word BitsOfMask(Vec<float>::Mask mask) {
+  return _mm512_cmplt_epi32_mask(reinterpret_cast<__m512i>(mask), _mm512_setzero_si512());
+}
+LOWBIT_HD Word BitsOfMask(Vec<double>::Mask mask) {
+  return _mm512_cmplt_epi64_mask(reinterpret_cast<__m512i>(mask), _mm512_setzero_si512());
+}
+#elif defined(__AVX2__)
+LOWBIT_HD Word BitsOfMask(Vec<float>::Mask mask) {
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask));
+}
+LOWBIT_HD Word BitsOfMask(Vec<double>::Mask mask) {
+  return _mm256_movemask_pd(reinterpret_cast<__m256d>(mask));
+}
+#elif defined(__SSE2__)
+LOWBIT_HD Word BitsOfMask(Vec<float>::Mask mask) {
+  return _mm_movemask_ps(reinterpret_cast<__m128>(mask));
+}
+LOWBIT_HD Word BitsOfMask(Vec<double>::Mask mask) {
+  return _mm_movemask_pd(reinterpret_cast<__m128d>(mask));
+}
+#else
+template <class Mask>
+LOWBIT_HD Word BitsOfMask(Mask mask) {
+  Word bits = 0;
+  for (unsigned lane = 0; lane < sizeof mask / sizeof mask[0]; ++lane) {
+    bits |= (mask[lane] & Word{1}) << lane;
+  }
+  return bits;
+}
+#endif
+
+// The other way round; bits behind the last lane are of no account.
+template <typename C>
+LOWBIT_HD typename Vec<C>::Mask MaskOfBits(Word bits) {
+  typename Vec<C>::Mask of_lane;
+  for (int lane = 0; lane < Vec<C>::kLanes; ++lane) of_lane[lane] = 1 << lane;
+  return (of_lane & static_cast<typename Vec<C>::Bits>(bits)) != 0;
+}
 
 // Loads widen to Compute<T>, stores narrow from it. `stream` bypasses the cache and wants a store
 // address aligned to the size of the store.

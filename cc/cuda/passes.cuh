@@ -4,8 +4,11 @@
 #ifndef LOWBIT_CUDA_PASSES_CUH_
 #define LOWBIT_CUDA_PASSES_CUH_
 
+#include <utility>
+
 #include "cuda/device.cuh"
 #include "cuda/gpu.h"
+#include "cuda/operand.cuh"
 
 namespace lowbit::cuda {
 
@@ -25,56 +28,79 @@ struct Span {
 };
 
 // y[i] = f(stats, x[i]...) for the first `count` lanes at i.
-template <class F, typename S, typename T, int kInputs>
-__device__ __forceinline__ void MapVector(const F& f, const S& s, const uint4 (&raw)[kInputs], T* y,
-                                          int count) {
-  Lanes<T> x[kInputs];
-#pragma unroll
-  for (int k = 0; k < kInputs; ++k) x[k] = LanesIn<T>(raw[k]);
+template <class F, typename S, typename T, class... Unpacked>
+__device__ __forceinline__ void MapVector(const F& f, const S& s, T* y, int count,
+                                          const Unpacked&... x) {
   Lanes<T> result;
 #pragma unroll
-  for (int j = 0; j < kLanesOf<T>; ++j) {
-    Compute<T> in[kInputs];
-#pragma unroll
-    for (int k = 0; k < kInputs; ++k) in[k] = x[k].lane[j];
-    result.lane[j] = Apply(f, s, in);
-  }
+  for (int j = 0; j < kLanesOf<T>; ++j) result.lane[j] = f(s, x[j]...);
   count == kLanesOf<T> ? Store(y, VectorOf<T>(result)) : Store(y, VectorOf<T>(result), count);
 }
 
+// Of what has been fetched.
+template <class... Operand, class F, typename S, typename T, int... k>
+__device__ __forceinline__ void MapFetched(const F& f, const S& s, T* y,
+                                           const uint4 (&raw)[sizeof...(Operand)],
+                                           std::integer_sequence<int, k...>) {
+  MapVector(f, s, y, kLanesOf<T>, Operand::Unpack(raw[k])...);
+}
+
 // One statistic, or none: the tensor is one long row.
-template <int kVectors, class F, typename S, typename T, class... In>
+template <int kVectors, class F, typename S, typename T, class... Operand>
 __global__ void __launch_bounds__(kMapThreads)
-    MapFlat(const F f, const S* stats, int64_t size, T* y, const In*... x) {
-  constexpr int kInputs = sizeof...(In);
+    MapFlat(const F f, const S* stats, int64_t size, T* y, Operand... x) {
   constexpr int kW = kLanesOf<T>;
   const S s = std::is_empty_v<S> ? S{} : *stats;
   const auto span = Span<T>::Of(y, size);
-  const T* from[kInputs] = {x...};
-  const bool aligned = (IsAligned(x + span.head) && ...);
+  const bool aligned = (x.IsAligned(span.head) && ...);
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kVectors * kMapThreads + Thread();
-  uint4 raw[kVectors][kInputs];
+  uint4 raw[kVectors][sizeof...(Operand)];
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int64_t vector = first + v * kMapThreads;
     const int64_t at = span.head + vector * kW;
-#pragma unroll
-    for (int k = 0; k < kInputs; ++k) {
-      if (vector < span.vectors) raw[v][k] = aligned ? Load(from[k] + at) : Load(from[k] + at, kW);
-    }
+    int k = 0;
+    ((raw[v][k++] = vector < span.vectors ? x.Fetch(at, aligned) : uint4{}), ...);
   }
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int64_t vector = first + v * kMapThreads;
-    if (vector < span.vectors) MapVector(f, s, raw[v], y + span.head + vector * kW, kW);
+    if (vector < span.vectors) {
+      MapFetched<Operand...>(f, s, y + span.head + vector * kW, raw[v],
+                             std::make_integer_sequence<int, sizeof...(Operand)>());
+    }
   }
   // Head and tail, an element a thread: fewer than two vectors, and the first block has more.
   const int64_t edge = first < span.head ? first : size - span.tail + first - span.head;
   if (blockIdx.x == 0 && Thread() < span.head + span.tail) {
-    uint4 one[kInputs];
+    MapVector(f, s, y + edge, 1, Operand::Unpack(x.FetchOne(edge))...);
+  }
+}
+
+// The bits of a tensor, in planes of words: each warp makes some words, lane i bit i of each.
+template <class F, typename T>
+__global__ void __launch_bounds__(kMapThreads)
+    PackFlat(const F f, int64_t size, Word* packed, const T* x) {
+  constexpr int kWords = kWordsOfWarp<T>;
+  const int64_t words = WordsOf(size);
+  const int lane = Thread() % kWordBits;
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kMapThreads + Thread();
+  const int64_t first = thread / kWordBits * kWords;
+  T element[kWords];
 #pragma unroll
-    for (int k = 0; k < kInputs; ++k) one[k] = Load(from[k] + edge, 1);
-    MapVector(f, s, one, y + edge, 1);
+  for (int w = 0; w < kWords; ++w) {
+    const int64_t at = (first + w) * kWordBits + lane;
+    element[w] = at < size ? x[at] : T{};
+  }
+#pragma unroll
+  for (int p = 0; p < F::kPlanes; ++p) {
+    Word own = 0;
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      const Word word = __ballot_sync(~0u, f.Bit(FromStorage(element[w]), p));
+      if (lane == w) own = word;
+    }
+    if (lane < kWords && first + lane < words) packed[p * words + first + lane] = own;
   }
 }
 
@@ -145,11 +171,19 @@ class PassDevice {
     const int64_t vectors = Span<T>::Of(y, size).vectors;
     const int64_t wide = CeilDiv(vectors, kMapVectors * kMapThreads);
     if (wide >= gpu_.multiprocessors) {
-      return Launch(MapFlat<kMapVectors, F, S<C>, T, In...>, wide, kMapThreads, 0, f, stats_, size,
-                    y, x...);
+      return LaunchFlat<kMapVectors>(wide, f, y, OperandOf<F, T>(x, size)...);
     }
     const int64_t blocks = vectors > 0 ? CeilDiv(vectors, kMapThreads) : 1;
-    Launch(MapFlat<1, F, S<C>, T, In...>, blocks, kMapThreads, 0, f, stats_, size, y, x...);
+    LaunchFlat<1>(blocks, f, y, OperandOf<F, T>(x, size)...);
+  }
+
+  template <class F, typename T>
+  void Pack(const F& f, Word* packed, const T* x) {
+    static_assert(std::is_same_v<L, PerTensor>, "a word is of elements that follow each other");
+    constexpr int64_t kWords = kMapThreads / kWordBits * kWordsOfWarp<T>;
+    const int64_t size = plan_.size();
+    if (size == 0) return;
+    Launch(PackFlat<F, T>, CeilDiv(WordsOf(size), kWords), kMapThreads, 0, f, size, packed, x);
   }
 
   template <class R, typename T, class... In>
@@ -165,6 +199,12 @@ class PassDevice {
   }
 
  private:
+  template <int kVectors, class F, typename T, class... Operand>
+  void LaunchFlat(int64_t blocks, const F& f, T* y, const Operand&... x) {
+    Launch(MapFlat<kVectors, F, S<C>, T, Operand...>, blocks, kMapThreads, 0, f, stats_,
+           plan_.size(), y, x...);
+  }
+
   template <class F, class R, typename T, class... In>
   void MapAndFinish(const F& f, const R& r, T* y, const In*... x) {
     constexpr int kThreads = BlockPolicy<T>::kThreads;

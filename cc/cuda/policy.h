@@ -59,6 +59,10 @@ constexpr int64_t kClusterTasks = 24;
 constexpr int kMapThreads = 256;
 constexpr int kMapVectors = 4;
 
+// Words of packed bits that a warp makes at once: as many loads in flight, of 32 bytes a thread.
+template <typename T>
+constexpr int kWordsOfWarp = 32 / static_cast<int>(sizeof(T));
+
 // Partial sums that one thread joins before the threads of a block do, so that a tensor of 16 M
 // elements has no more of them than a block has places.
 constexpr int kPartialsPerThread = 8;

@@ -89,6 +89,8 @@ __device__ __forceinline__ To Widened(From x) {
 template <typename T>
 struct Lanes {
   Compute<T> lane[kLanesOf<T>];
+
+  __device__ __forceinline__ Compute<T> operator[](int i) const { return lane[i]; }
 };
 
 template <typename T>

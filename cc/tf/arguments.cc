@@ -27,6 +27,12 @@ absl::Status NotScalar(absl::string_view name, absl::string_view shape) {
   return absl::InvalidArgumentError(absl::StrCat(name, " must be a scalar, got shape ", shape));
 }
 
+absl::Status NotPacked(absl::string_view name, absl::string_view shape, absl::string_view right,
+                       absl::string_view of) {
+  return absl::InvalidArgumentError(absl::StrCat(name, " must have the shape ", right,
+                                                 ", 32 elements of ", of, " a word, got ", shape));
+}
+
 absl::Status CheckAxis(absl::string_view input, int rank, int axis) {
   if (rank == 0) {
     return absl::InvalidArgumentError(
@@ -66,6 +72,13 @@ absl::Status InferSameShape(InferenceContext* c, ShapeHandle shape, absl::string
   return NotSameShape(name, c->DebugString(shape), like_name, c->DebugString(like));
 }
 
+absl::Status InferPacked(InferenceContext* c, ShapeHandle shape, absl::string_view name,
+                         ShapeHandle right, absl::string_view of) {
+  ShapeHandle merged;
+  if (c->Merge(shape, right, &merged).ok()) return absl::OkStatus();
+  return NotPacked(name, c->DebugString(shape), c->DebugString(right), of);
+}
+
 absl::Status InferAxis(InferenceContext* c, ShapeHandle shape, absl::string_view name, int axis) {
   return c->RankKnown(shape) ? CheckAxis(name, c->Rank(shape), axis) : absl::OkStatus();
 }
@@ -79,6 +92,12 @@ absl::Status CheckSameShape(const TensorShape& shape, absl::string_view name,
                             const TensorShape& like, absl::string_view like_name) {
   if (shape == like) return absl::OkStatus();
   return NotSameShape(name, shape.DebugString(), like_name, like.DebugString());
+}
+
+absl::Status CheckPacked(const TensorShape& shape, absl::string_view name, const TensorShape& right,
+                         absl::string_view of) {
+  if (shape == right) return absl::OkStatus();
+  return NotPacked(name, shape.DebugString(), right.DebugString(), of);
 }
 
 absl::Status GetBit(const Tensor& bit, int* value) {

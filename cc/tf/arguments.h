@@ -25,6 +25,10 @@ absl::Status InferSameShape(tensorflow::shape_inference::InferenceContext* c,
                             tensorflow::shape_inference::ShapeHandle like,
                             absl::string_view like_name,
                             tensorflow::shape_inference::ShapeHandle* merged);
+// Of a tensor's packed bits, whose shape is `right`.
+absl::Status InferPacked(tensorflow::shape_inference::InferenceContext* c,
+                         tensorflow::shape_inference::ShapeHandle shape, absl::string_view name,
+                         tensorflow::shape_inference::ShapeHandle right, absl::string_view of);
 absl::Status InferAxis(tensorflow::shape_inference::InferenceContext* c,
                        tensorflow::shape_inference::ShapeHandle shape, absl::string_view name,
                        int axis);
@@ -34,6 +38,8 @@ absl::Status InferAxis(tensorflow::shape_inference::InferenceContext* c,
 absl::Status CheckScalar(const tensorflow::TensorShape& shape, absl::string_view name);
 absl::Status CheckSameShape(const tensorflow::TensorShape& shape, absl::string_view name,
                             const tensorflow::TensorShape& like, absl::string_view like_name);
+absl::Status CheckPacked(const tensorflow::TensorShape& shape, absl::string_view name,
+                         const tensorflow::TensorShape& right, absl::string_view of);
 
 // Which values are right; V may also be one that only a compiled program knows.
 template <typename V>

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/types.h"
+#include "core/packed.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace lowbit {
@@ -16,9 +16,11 @@ namespace lowbit {
 struct NoArguments {
   const float* Tensor(const char*) { return nullptr; }
   const float* Scalar(const char*) { return nullptr; }
+  const Word* Packed(const char*, int) { return nullptr; }
   float* TensorOutput(const char*) { return nullptr; }
   float* ScalarOutput(const char*) { return nullptr; }
   float* NumberOutput(const char*) { return nullptr; }
+  Word* PackedOutput(const char*, int) { return nullptr; }
   int Bit(const char*) { return 1; }
   float MaxValue(const char*) { return 1; }
   double Threshold(const char*, double) { return 0; }

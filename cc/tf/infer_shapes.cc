@@ -22,6 +22,12 @@ const float* ShapeArguments::Scalar(const char* name) {
   return nullptr;
 }
 
+const Word* ShapeArguments::Packed(const char* name, int planes) {
+  const auto given = c_->input(inputs_++);
+  status_.Update(InferPacked(c_, given, name, PackedShape(planes), first_name_));
+  return nullptr;
+}
+
 float* ShapeArguments::TensorOutput(const char*) {
   c_->set_output(outputs_++, shape_);
   return nullptr;
@@ -30,6 +36,17 @@ float* ShapeArguments::TensorOutput(const char*) {
 float* ShapeArguments::ScalarOutput(const char*) {
   c_->set_output(outputs_++, c_->Scalar());
   return nullptr;
+}
+
+Word* ShapeArguments::PackedOutput(const char*, int planes) {
+  c_->set_output(outputs_++, PackedShape(planes));
+  return nullptr;
+}
+
+tensorflow::shape_inference::ShapeHandle ShapeArguments::PackedShape(int planes) {
+  const auto elements = c_->NumElements(shape_);
+  if (!c_->ValueKnown(elements)) return c_->Matrix(planes, c_->UnknownDim());
+  return c_->Matrix(planes, WordsOf(c_->Value(elements)));
 }
 
 Layout ShapeArguments::ChannelLayout(const char* axis) {

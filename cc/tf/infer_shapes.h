@@ -24,9 +24,11 @@ class ShapeArguments : public NoArguments {
 
   const float* Tensor(const char* name);
   const float* Scalar(const char* name);
+  const Word* Packed(const char* name, int planes);
   float* TensorOutput(const char*);
   float* ScalarOutput(const char*);
   float* NumberOutput(const char* name) { return ScalarOutput(name); }
+  Word* PackedOutput(const char*, int planes);
   int Bit(const char* name) { return Scalar(name), 1; }
   float MaxValue(const char* name) { return Scalar(name), 1; }
   double Threshold(const char* name, double) { return Scalar(name), 0; }
@@ -34,6 +36,9 @@ class ShapeArguments : public NoArguments {
   Layout ChannelLayoutIf(const char* flag, const char* axis);
 
  private:
+  // Of the bits of the first tensor's elements.
+  tensorflow::shape_inference::ShapeHandle PackedShape(int planes);
+
   tensorflow::shape_inference::InferenceContext* const c_;
   absl::Status status_;
   int inputs_ = 0;

@@ -48,5 +48,37 @@ max_value: A scalar, finite and > 0.
 dx: The gradient with respect to x.
 )doc");
 
+REGISTER_OP("LinearMidTreadHalfQuantizerMask")
+    .Input("x: T")
+    .Input("max_value: M")
+    .Output("mask: uint32")
+    .Attr(LOWBIT_ATTR_T)
+    .Attr(LOWBIT_ATTR_M)
+    .SetShapeFn(InferShapes<LinearMidTreadHalfQuantizerMask>)
+    .Doc(R"doc(
+The mask of LinearMidTreadHalfQuantizer: what its gradient has to know of x, in a bit an element.
+
+x: The quantizer's input, of any shape.
+max_value: A scalar, finite and > 0.
+mask: Of shape [1, ceil(size / 32)]. Bit i of word w is 1 where 0 < x < max_value or x is NaN, x being
+  element 32 w + i. Behind the last element, bits are 0.
+)doc");
+
+REGISTER_OP("LinearMidTreadHalfQuantizerMaskGrad")
+    .Input("dy: T")
+    .Input("mask: uint32")
+    .Output("dx: T")
+    .Attr(LOWBIT_ATTR_T)
+    .SetShapeFn(InferShapes<LinearMidTreadHalfQuantizerMaskGrad>)
+    .Doc(R"doc(
+The gradient of LinearMidTreadHalfQuantizer, from its mask.
+
+    dx = dy where the mask has a 1, else 0
+
+dy: The gradient with respect to y.
+mask: LinearMidTreadHalfQuantizerMask of the quantizer's input, which has as many elements as dy.
+dx: The gradient with respect to x.
+)doc");
+
 }  // namespace
 }  // namespace lowbit

@@ -16,6 +16,24 @@ double UntypedOpArguments::Threshold(const char*, double limit) {
   return value;
 }
 
+const Word* UntypedOpArguments::Packed(const char* name, int planes) {
+  const tensorflow::Tensor& packed = NextInput();
+  Check(CheckPacked(packed.shape(), name, PackedShape(planes), first_name_));
+  return static_cast<const Word*>(packed.data());
+}
+
+Word* UntypedOpArguments::PackedOutput(const char*, int planes) {
+  tensorflow::Tensor* packed = nullptr;
+  if (!ok() || !Check(c_->allocate_output(outputs_++, PackedShape(planes), &packed))) {
+    return nullptr;
+  }
+  return static_cast<Word*>(packed->data());
+}
+
+tensorflow::TensorShape UntypedOpArguments::PackedShape(int planes) const {
+  return {planes, WordsOf(c_->input(tensors_[0]).NumElements())};
+}
+
 PerTensor UntypedOpArguments::TensorLayout() const {
   return PerTensor(c_->input(tensors_[0]).NumElements());
 }

@@ -20,6 +20,8 @@ class UntypedOpArguments {
 
   int Bit(const char*);
   double Threshold(const char*, double limit);
+  const Word* Packed(const char* name, int planes);
+  Word* PackedOutput(const char*, int planes);
   template <int n>
   int Choice(const char*, const char* const (&)[n]) {
     return *attribute_++;
@@ -43,6 +45,9 @@ class UntypedOpArguments {
   bool Check(const absl::Status& status);
 
  private:
+  // Of the bits of the first tensor's elements.
+  tensorflow::TensorShape PackedShape(int planes) const;
+
   tensorflow::OpKernelContext* const c_;
   const int* attribute_;  // the next one
   int inputs_ = 0;

@@ -11,6 +11,7 @@
 #include "tensorflow/compiler/tf2xla/xla_op_kernel.h"
 #include "tf/arguments.h"
 #include "tf/attributes.h"
+#include "tf_xla/packed.h"
 #include "tf_xla/symbol.h"
 
 namespace lowbit {
@@ -74,6 +75,12 @@ class UntypedProgramArguments {
     return c_->Input(inputs_++);
   }
 
+  xla::XlaOp NextPacked(const char* name, int planes) {
+    Check(
+        CheckPacked(ShapeOf(inputs_), name, {planes, WordsOf(shape_.num_elements())}, first_name_));
+    return c_->Input(inputs_++);
+  }
+
   // A number that is known by now has to pass `get`, any other `is_valid`.
   template <typename E, class Get, class IsValid>
   Symbol<E> Number(const char* name, const Get& get, const IsValid& is_valid) {
@@ -119,6 +126,13 @@ class UntypedProgramArguments {
     return Select(valid_, value, Symbol<C>(std::numeric_limits<C>::quiet_NaN()));
   }
 
+  // Packed bits, or ones if some number turns out to be wrong.
+  xla::XlaOp IfValid(const HloWords& words) const {
+    if (valid_.known()) return words.op;
+    const Symbol<uint32_t> ones = ~uint32_t{0};
+    return Select(valid_, Symbol<uint32_t>(words.op), ones).In(c_->builder());
+  }
+
   tensorflow::XlaOpKernelContext* const c_;
 
  protected:
@@ -150,10 +164,14 @@ class ProgramArguments : public UntypedProgramArguments {
 
   const Traced<T>* Tensor(const char* name) { return &inputs_.emplace_back(NextTensor(name)); }
   const Traced<T>* Scalar(const char* name) { return &inputs_.emplace_back(NextScalar(name)); }
+  const HloWords* Packed(const char* name, int planes) {
+    return &words_.emplace_back(HloWords{NextPacked(name, planes)});
+  }
+  HloWords* PackedOutput(const char*, int) { return &packed_outputs_.emplace_back(); }
   Traced<T>* TensorOutput(const char*) { return &outputs_.emplace_back(); }
   Traced<T>* ScalarOutput(const char*) { return &outputs_.emplace_back(); }
 
-  // All of an op come after its other outputs.
+  // All of an op come after its tensors and scalars, and packed bits behind those.
   Symbol<Compute<T>>* NumberOutput(const char* name) {
     const int output = static_cast<int>(outputs_.size() + numbers_.size());
     constexpr auto kDtype = tensorflow::DataTypeToEnum<Compute<T>>::value;
@@ -174,6 +192,7 @@ class ProgramArguments : public UntypedProgramArguments {
       c_->SetOutput(output++, xla::ConvertElementType(wide, kHloType<T>));
     }
     for (const auto& value : numbers_) c_->SetOutput(output++, IfValid(value).In(c_->builder()));
+    for (const HloWords& words : packed_outputs_) c_->SetOutput(output++, IfValid(words));
   }
 
  private:
@@ -181,6 +200,8 @@ class ProgramArguments : public UntypedProgramArguments {
   std::deque<Traced<T>> inputs_;
   std::deque<Traced<T>> outputs_;
   std::deque<Symbol<Compute<T>>> numbers_;
+  std::deque<HloWords> words_;
+  std::deque<HloWords> packed_outputs_;
 };
 
 }  // namespace lowbit

@@ -10,6 +10,7 @@
 
 #include "core/reduction.h"
 #include "tf_xla/join.h"
+#include "tf_xla/packed.h"
 #include "tf_xla/symbol.h"
 
 namespace lowbit {
@@ -24,14 +25,25 @@ class HloDevice {
   // y = f(stats, x...)
   template <class F, typename T, class... In>
   void Map(const F& f, Traced<T>* y, const In*... x) {
-    *y = Traced<T>(f(SpreadStats(First(x...)), Widen(*x)...));
+    const xla::XlaOp like = First(x...);
+    *y = Traced<T>(f(SpreadStats(like), Input(*x, like)...));
+  }
+
+  // Plane p of `packed` has, for each element, the bit f.Bit(x, p), which is 0 for a zero.
+  template <class F, typename T>
+  void Pack(const F& f, HloWords* packed, const Traced<T>* x) {
+    std::vector<xla::XlaOp> planes;
+    for (int p = 0; p < F::kPlanes; ++p) {
+      planes.push_back(PackBits(f.Bit(Widen(*x), p).In(builder_)));
+    }
+    packed->op = xla::ConcatInDim(builder_, planes, 0);
   }
 
   // r.Finish(joined r(stats, x...), count, stats)
   template <class R, class... In>
   void Reduce(const R& r, const In*... x) {
     const xla::XlaOp like = First(x...);
-    const auto terms = r(SpreadStats(like), Widen(*x)...);
+    const auto terms = r(SpreadStats(like), Input(*x, like)...);
     r.Finish(JoinAll(r, terms, std::make_integer_sequence<int, R::kTerms>()), Count(like), stats_);
   }
 
@@ -50,6 +62,15 @@ class HloDevice {
   template <class X, class... Rest>
   xla::XlaOp First(const X* x, const Rest*...) const {
     return Widen(*x).In(builder_);
+  }
+
+  // What a formula gets of an input.
+  template <typename T>
+  static Symbol<Compute<T>> Input(const Traced<T>& x, xla::XlaOp) {
+    return Widen(x);
+  }
+  static auto Input(const HloWords& words, xla::XlaOp like) {
+    return [words, like](int plane) { return Symbol<bool>(UnpackBits(words.op, plane, like)); };
   }
 
   template <class R, class T, int... k>

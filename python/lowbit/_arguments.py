@@ -15,6 +15,7 @@ import tensorflow as tf
 DTYPES = frozenset((tf.half, tf.bfloat16, tf.float32, tf.float64))
 HYPER_DTYPES = frozenset((tf.float32, tf.float64))
 INTEGER_DTYPES = frozenset((tf.int32,))
+WORD_DTYPES = frozenset((tf.uint32,))
 _DTYPE_NAMES = "half, bfloat16, float32, float64"
 _INT32 = range(-(2**31), 2**31)
 
@@ -76,6 +77,15 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
             return tf.convert_to_tensor(value)
         cast = ": tf.cast changes it" if value.dtype.is_integer or value.dtype.is_bool else ""
         raise TypeError(f"{name} must have dtype {_DTYPE_NAMES}, got {value.dtype.name}{cast}")
+    return value
+
+
+def words(value: Any, name: str) -> tf.Tensor | tf.Variable:
+    """`value` as a tensor of packed bits."""
+    if not is_tensor(value) and getattr(value, "dtype", None) != np.uint32:
+        raise TypeError(f"{name} must be a tensor of dtype uint32, got {shown(value)}")
+    value = value if is_tensor(value) else tf.convert_to_tensor(value)
+    _check_dtype(value, name, WORD_DTYPES)
     return value
 
 

@@ -83,6 +83,49 @@ def linear_mid_tread_half_quantizer_grad(
 
 
 @_autograph.leave
+def linear_mid_tread_half_quantizer_mask(
+    x: Any, max_value: Any, name: str | None = None
+) -> tf.Tensor:
+    """Whether `0 < x < max_value` or `x` is NaN, in a bit an element.
+
+    All that the quantizer's gradient has to know of `x`. In graphs the registered gradient keeps
+    this, and so not `x`.
+
+    Args:
+        x: The quantizer's input.
+        max_value: Finite and > 0.
+        name: Of the op.
+
+    Returns:
+        uint32 of shape `[1, ceil(size / 32)]`. Bit i of word w is that of element 32 w + i of `x`;
+        behind the last element, bits are 0.
+    """
+    x = _arguments.tensor(x, "x")
+    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
+    return _ops.linear_mid_tread_half_quantizer_mask(x, max_value, name=_arguments.op_name(name))
+
+
+@_autograph.leave
+def linear_mid_tread_half_quantizer_mask_grad(
+    dy: Any, mask: Any, name: str | None = None
+) -> tf.Tensor:
+    """`dx = dy` where the mask has a 1, else 0.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        mask: `linear_mid_tread_half_quantizer_mask` of the quantizer's input, which has as many
+            elements as `dy`.
+        name: Of the op.
+
+    Returns:
+        The gradient with respect to the quantizer's input.
+    """
+    dy = _arguments.tensor(dy, "dy")
+    mask = _arguments.words(mask, "mask")
+    return _ops.linear_mid_tread_half_quantizer_mask_grad(dy, mask, name=_arguments.op_name(name))
+
+
+@_autograph.leave
 def binary_mean_scaling_quantizer(x: Any, name: str | None = None) -> tf.Tensor:
     """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over all elements.
 

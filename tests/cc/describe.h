@@ -17,6 +17,8 @@ class Description {
 
   const float* Tensor(const char* name) { return Write(name, "tensor"); }
   const float* Scalar(const char* name) { return Write(name, "scalar"); }
+  const Word* Packed(const char* name, int) { return Write(name, "packed"), nullptr; }
+  Word* PackedOutput(const char* name, int) { return Write(name, "packed output"), nullptr; }
   float* TensorOutput(const char* name) { return Write(name, "tensor output"); }
   float* ScalarOutput(const char* name) { return Write(name, "scalar output"); }
   float* NumberOutput(const char* name) { return Write(name, "number output"); }

@@ -27,10 +27,10 @@ class Random {
  public:
   // In [-4, 4), most of it near zero.
   double Next() {
-    state_ = state_ * 1664525u + 1013904223u;
-    const double u = static_cast<int32_t>(state_) * 0x1p-31;
+    const double u = static_cast<int32_t>(NextWord()) * 0x1p-31;
     return u * u * u * 4;
   }
+  uint32_t NextWord() { return state_ = state_ * 1664525u + 1013904223u; }
 
  private:
   uint32_t state_ = 1;
@@ -64,12 +64,18 @@ std::vector<T> Tensor(Random& random, int64_t size, bool special) {
   return x;
 }
 
-// FNV-1a. Every NaN counts as the same one: processors make different ones.
+bool IsNanIn(Word) { return false; }
 template <typename T>
-void Hash(const std::vector<T>& x, uint64_t& hash) {
-  for (const T& element : x) {
-    unsigned char bytes[sizeof(T)] = {0xff};
-    if (!IsNan(Widen(element))) __builtin_memcpy(bytes, &element, sizeof bytes);
+bool IsNanIn(T x) {
+  return IsNan(Widen(x));
+}
+
+// FNV-1a. Every NaN counts as the same one: processors make different ones.
+template <typename E>
+void Hash(const std::vector<E>& x, uint64_t& hash) {
+  for (const E& element : x) {
+    unsigned char bytes[sizeof(E)] = {0xff};
+    if (!IsNanIn(element)) __builtin_memcpy(bytes, &element, sizeof bytes);
     for (unsigned char byte : bytes) hash = (hash ^ byte) * 1099511628211u;
   }
 }
@@ -82,6 +88,14 @@ class Arrays {
 
   const T* Tensor(const char*) { return In(lowbit::Tensor<T>(random_, layout_.size(), special_)); }
   const T* Scalar(const char*) { return In(lowbit::Tensor<T>(random_, 1, false)); }
+  const Word* Packed(const char*, int planes) {
+    auto& words = packed_.emplace_back(planes * WordsOf(layout_.size()));
+    for (Word& word : words) word = random_.NextWord();
+    return words.data();
+  }
+  Word* PackedOutput(const char*, int planes) {
+    return packed_outputs_.emplace_back(planes * WordsOf(layout_.size())).data();
+  }
   T* TensorOutput(const char*) { return Out(layout_.size()); }
   T* ScalarOutput(const char*) { return Out(1); }
   Compute<T>* NumberOutput(const char*) { return numbers_.emplace_back(1).data(); }
@@ -100,6 +114,7 @@ class Arrays {
     uint64_t hash = 14695981039346656037u;
     for (const auto& output : outputs_) Hash(output, hash);
     for (const auto& number : numbers_) Hash(number, hash);
+    for (const auto& words : packed_outputs_) Hash(words, hash);
     return hash;
   }
 
@@ -119,6 +134,8 @@ class Arrays {
   std::list<std::vector<T>> inputs_;
   std::list<std::vector<T>> outputs_;
   std::list<std::vector<Compute<T>>> numbers_;
+  std::list<std::vector<Word>> packed_;
+  std::list<std::vector<Word>> packed_outputs_;
 };
 
 template <class Op, typename T>

@@ -17,10 +17,10 @@ from kernels import (
     BLOCK,
     CHANNEL_KERNELS,
     DTYPES,
-    GRADIENT_KERNELS,
     KERNELS,
     LAYOUTS,
     PASSES,
+    RECORDS,
     TASK,
     Cpu,
     HostArray,
@@ -313,7 +313,7 @@ SPECIAL = {
 def test_special_values(emulator, cpu, gpu, kernel, dtype, values):
     for size in (len(SPECIAL[values]), 5003, CLUSTER + 3):
         inputs = random_inputs(kernel, size, dtype)
-        for tensor in inputs[: 2 if kernel in GRADIENT_KERNELS else 1]:
+        for tensor in inputs[: len(RECORDS[kernel].tensors)]:
             tensor[-len(SPECIAL[values]) :] = np.array(SPECIAL[values]).astype(dtype)
         if values in ("zeros", "constant"):
             inputs[0][:] = SPECIAL[values][0]

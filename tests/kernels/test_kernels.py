@@ -24,6 +24,7 @@ from kernels import (
     GuardedPages,
     check,
     decided_inputs,
+    input_sizes,
     is_decided,
     near_ties,
     output_types,
@@ -185,11 +186,14 @@ class Edges:
 
     def call(self, inputs, layout, x_at, y_at, **options):
         """The outputs."""
-        memory = iter(self._inputs)
-        placed = [next(memory).place(x, x_at) if x.size > 1 else x for x in inputs]
         size = int(np.prod(layout))
-        y = self._output.place(np.full(size * self._dtype.itemsize, 0xFF, np.uint8), y_at)
-        scalars = [np.zeros(1, d) for _, d in output_types(self._kernel, y.view(self._dtype))[1:]]
+        tensors = len(input_sizes(self._kernel, size))
+        placed = [
+            memory.place(x, x_at) for memory, x in zip(self._inputs, inputs[:tensors], strict=False)
+        ] + inputs[tensors:]
+        (count, dtype), *others = output_types(self._kernel, inputs[0])
+        y = self._output.place(np.full(count * dtype.itemsize, 0xFF, np.uint8), y_at)
+        scalars = [np.zeros(1, d) for _, d in others]
         call = Call.of(
             self._kernel,
             self._dtype,
@@ -200,7 +204,7 @@ class Edges:
         )
         Cpu(self._library).launch(call)
         assert self._output.is_intact(), f"wrote around the output of {layout}"
-        return [y.view(self._dtype).copy(), *scalars]
+        return [y.view(dtype).copy(), *scalars]
 
 
 def levels_of(library):
@@ -215,8 +219,9 @@ def walk(library, kernel, dtype, layouts):
     levels = levels_of(library)
     for i, layout in enumerate(layouts):
         size = int(np.prod(layout))
-        inputs = [x[i % 7 :][:size] if x.size > 1 else x for x in pool]
-        inputs = [np.resize(x, size) if 1 < x.size < size else x for x in inputs]
+        inputs = list(pool)
+        for k, count in enumerate(input_sizes(kernel, size)):
+            inputs[k] = np.resize(pool[k][i % 7 % pool[k].size :], count)
         library.lowbit_test_set_isa(b"baseline")
         library.lowbit_test_set_stream_bytes(ctypes.c_int64(1 << 40))
         right = [y.tobytes() for y in run(library, kernel, inputs, layout)]

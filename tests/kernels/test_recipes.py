@@ -36,7 +36,9 @@ def signature(op):
     inputs, outputs, attributes = [], [], [("T", "type", DTYPES, types_pb2.DT_FLOAT)]
     for name, kind in op["arguments"]:
         kind, *words = kind.split()
-        if words[-1:] == ["output"]:
+        if kind == "packed":
+            (outputs if words else inputs).append((name, types_pb2.DT_UINT32))
+        elif words[-1:] == ["output"]:
             outputs.append((name, "M" if kind == "number" else "T"))
         elif kind in ("tensor", "scalar"):
             inputs.append((name, "T"))

@@ -136,7 +136,8 @@ HOSTILE = [
 X = [[0.5, -1.0, 2.0], [3.0, 0.25, -0.5]]
 VALUES = {  # by the name of the argument: what a call works with
     **dict.fromkeys(("x", "weights", "dy"), X),
-    "bit": 2, "max_value": 2.0, "threshold": 0.05, "positive": 1.0, "negative": 1.0,
+    "mask": np.uint32([[5]]), "bit": 2, "max_value": 2.0, "threshold": 0.05,
+    "positive": 1.0, "negative": 1.0,
     "negative_gradient": "exact", "initial": 1.0, "per_channel": True, "axis": -1,
     "backward": None, "dtype": tf.float32, "name": None,
 }  # fmt: skip

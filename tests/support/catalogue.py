@@ -35,6 +35,8 @@ class Record:
             be right.
         passes: How often its kernel goes over the tensor.
         sums: How many outputs are sums, behind the tensor.
+        takes_mask: Whether it takes a bit an element behind its tensors, as `mask`.
+        gives_mask: Whether that is what it gives.
         sums_are_numbers: Whether these have the type that is computed in, not that of the tensors.
         shared_kernel: The name of its kernel, if several ops have that; the first one is tested.
     """
@@ -49,6 +51,8 @@ class Record:
     passes: int = 1
     sums: int = 0
     sums_are_numbers: bool = False
+    takes_mask: bool = False
+    gives_mask: bool = False
     shared_kernel: str | None = None
 
     @property
@@ -201,6 +205,25 @@ RECORDS = (
         is_exact=False,
         is_decided=lambda a: reference.absmean_is_decided(a["weights"], _axis(a)),
         passes=2,
+    ),
+)
+# The halves of a gradient that keeps a bit an element, which only kernels' tests take as they are.
+MASKS = (
+    Record(
+        "linear_mask",
+        "LinearMidTreadHalfQuantizerMask",
+        ("x",),
+        {"max_value": 2.0},
+        lambda a: [reference.linear_mask(a["x"], a["max_value"])],
+        gives_mask=True,
+    ),
+    Record(
+        "linear_mask_grad",
+        "LinearMidTreadHalfQuantizerMaskGrad",
+        ("dy",),
+        {},
+        lambda a: [reference.masked(a["dy"], a["mask"])],
+        takes_mask=True,
     ),
 )
 # The alias of ternary weights: where a test needs some quantizer with a threshold, and channels.

@@ -16,11 +16,11 @@ import reference
 DTYPES = {d.__name__: d for d in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)}
 # The first op of each.
 RECORDS: dict[str, catalogue.Record] = {}
-for _record in catalogue.RECORDS:
+for _record in (*catalogue.RECORDS, *catalogue.MASKS):
     RECORDS.setdefault(_record.shared_kernel or _record.name, _record)
 KERNELS = tuple(RECORDS)
 CHANNEL_KERNELS = tuple(name for name, record in RECORDS.items() if record.has_channels)
-GRADIENT_KERNELS = tuple(name for name, record in RECORDS.items() if record.is_gradient)
+MASK_KERNELS = tuple(record.name for record in catalogue.MASKS)
 # How often a kernel goes over the tensor, of those that reduce.
 PASSES = {n: r.passes for n, r in RECORDS.items() if r.passes > 1 or r.sums}
 BLOCK, TASK = 4096, 16384  # elements of one channel that are summed as one; that run as one
@@ -174,9 +174,12 @@ class Run:
         self._sizes = [output.size for output in poisoned]
         self._inputs = [device.hold(_padded(a, misaligned)) for a in inputs]
         self._outputs = [device.hold(_padded(a, self._misaligned)) for a in poisoned]
-        if in_place:
+        if in_place and not RECORDS[kernel].gives_mask:
             self._outputs[0] = self._inputs[0]
-        inputs = [held.address + misaligned * x.itemsize for held in self._inputs]
+        inputs = [
+            held.address + misaligned * array.itemsize
+            for held, array in zip(self._inputs, inputs, strict=True)
+        ]
         outputs = [
             held.address + self._misaligned * output.itemsize
             for held, output in zip(self._outputs, poisoned, strict=True)
@@ -214,8 +217,16 @@ def _padded(array, misaligned):
 def output_types(kernel, x):
     """Size and dtype of each output of a kernel whose first input is x."""
     record = RECORDS[kernel]
+    if record.gives_mask:
+        return [(-(-x.size // 32), np.dtype(np.uint32))]
     number = np.dtype(reference.compute_type(x.dtype)) if record.sums_are_numbers else x.dtype
     return [(x.size, x.dtype), *[(1, number)] * record.sums]
+
+
+def input_sizes(kernel, size):
+    """Of each tensor of a kernel on so many elements, and of its mask, which scalars follow."""
+    record = RECORDS[kernel]
+    return [size] * len(record.tensors) + [-(-size // 32)] * record.takes_mask
 
 
 def scalar_outputs(kernel):
@@ -234,6 +245,8 @@ def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
     """Returns what a kernel takes of the tensors x and dy and of TTQ's two scales, in its order."""
     record = RECORDS[kernel]
     tensors = [dy, x] if record.is_gradient else [x]
+    if record.takes_mask:
+        tensors[1] = reference.packed(x > 0)
     named = dict(zip(catalogue.SCALES, scales, strict=True))
     return [*tensors, *(np.array([s], x.dtype) for n, s in named.items() if n in record.arguments)]
 
@@ -284,7 +297,10 @@ def expected(kernel, inputs, layout=None, hyper=0.7, bit=2):
     tensors = [x if layout is None else x.reshape(layout) for x in inputs[: len(record.tensors)]]
     arguments = {**_arguments(record, hyper, bit, axis), "negative_gradient": "exact"}
     arguments |= zip(record.tensors, tensors, strict=True)
-    arguments |= zip(catalogue.SCALES, (s[0] for s in inputs[len(tensors) :]), strict=False)
+    left = inputs[len(tensors) :]
+    if record.takes_mask:
+        arguments["mask"], *left = left
+    arguments |= zip(catalogue.SCALES, (s[0] for s in left), strict=False)
     return [np.ravel(y) for y in record.expected(arguments)]
 
 

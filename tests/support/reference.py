@@ -36,6 +36,26 @@ def linear_grad(dy, x, max_value):
     return np.where(np.isnan(v), c(np.nan), dx).astype(dy.dtype)
 
 
+def linear_mask(x, max_value):
+    """Words of the bits that `linear_grad` has to know."""
+    c = compute_type(x.dtype)
+    v = x.astype(c)
+    with np.errstate(invalid="ignore"):
+        return packed(((v > 0) & (v < c(max_value))) | np.isnan(v))
+
+
+def masked(dy, mask):
+    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")[: dy.size]
+    return np.where(bits.reshape(dy.shape), dy, dy.dtype.type(0))
+
+
+def packed(bits):
+    """Of all bits in a row, as words of 32, the first bit the lowest."""
+    words = np.zeros(-(-bits.size // 32) * 32, bool)
+    words[: bits.size] = bits.ravel()
+    return np.packbits(words, bitorder="little").view("<u4")
+
+
 def pact_grad(dy, x, max_value):
     """Returns dx and d_max_value, which has the compute type."""
     c = compute_type(x.dtype)
@@ -148,6 +168,8 @@ def same_bits(a, b):
 
 def bits_differ(a, b):
     """Returns where `a` and `b` differ."""
+    if a.dtype == np.uint32:  # words of bits
+        return a != b
     negative = [np.signbit(v.astype(np.float64)) for v in (a, b)]
     return (ulps_between(a, b) > 0) | (~np.isnan(a) & (negative[0] != negative[1]))
 

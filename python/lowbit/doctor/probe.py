@@ -126,6 +126,16 @@ def _calls(ops: Any) -> dict[str, tuple[Callable[[Any, Any], Any], Any, Sequence
 
         calls[op] = quantize, example.y, ()
         calls[f"{op}Grad"] = differentiate, example.dx, example.sums
+        if hasattr(ops, function_name(f"{op}Mask")):
+            mask = getattr(ops, function_name(f"{op}Mask"))
+            mask_grad = getattr(ops, function_name(f"{op}MaskGrad"))
+
+            def keep(
+                x: Any, dy: Any, mask: Any = mask, grad: Any = mask_grad, example: Any = example
+            ) -> Any:
+                return grad(dy, mask(x, **example.grad_arguments))
+
+            calls[f"{op}Mask"] = calls[f"{op}MaskGrad"] = keep, example.dx, example.sums
     return calls
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from lowbit import _arguments, _backward, _loader, gradients
-from lowbit.quantizers import base, rules
+from lowbit.quantizers import base, masks, rules
 
 _ops = _loader.load()
 
@@ -82,8 +82,11 @@ linear_mid_tread_half_quantizer = base.factory(LinearMidTreadHalfQuantizer)
 
 def _gradient(op: Any, dy: Any) -> tuple[tf.Tensor, None, None]:
     x, _, max_value = op.inputs
-    dx = _ops.linear_mid_tread_half_quantizer_grad(_arguments.dense(dy, x), x, max_value)
-    return dx, None, None
+    dy = _arguments.dense(dy, x)
+    mask = masks.of(op, _ops.linear_mid_tread_half_quantizer_mask)
+    if mask is None:
+        return _ops.linear_mid_tread_half_quantizer_grad(dy, x, max_value), None, None
+    return _ops.linear_mid_tread_half_quantizer_mask_grad(dy, mask), None, None
 
 
 def _gradient_of_grad(op: Any, ddx: Any) -> tuple[tf.Tensor, None, None]:
@@ -92,12 +95,23 @@ def _gradient_of_grad(op: Any, ddx: Any) -> tuple[tf.Tensor, None, None]:
     return ddy, None, None
 
 
+def _gradient_of_mask_grad(op: Any, ddx: Any) -> tuple[tf.Tensor, None]:
+    dy, mask = op.inputs
+    return _ops.linear_mid_tread_half_quantizer_mask_grad(_arguments.dense(ddx, dy), mask), None
+
+
 rules.differentiate("LinearMidTreadHalfQuantizer", _gradient)
 rules.differentiate("LinearMidTreadHalfQuantizerGrad", _gradient_of_grad)
+rules.differentiate("LinearMidTreadHalfQuantizerMaskGrad", _gradient_of_mask_grad)
 rules.vectorize(
     "LinearMidTreadHalfQuantizer", rules.element_wise(_ops.linear_mid_tread_half_quantizer, 1)
 )
 rules.vectorize(
     "LinearMidTreadHalfQuantizerGrad",
     rules.element_wise(_ops.linear_mid_tread_half_quantizer_grad, 2),
+)
+masks.vectorize(
+    "LinearMidTreadHalfQuantizer",
+    _ops.linear_mid_tread_half_quantizer_mask,
+    _ops.linear_mid_tread_half_quantizer_mask_grad,
 )
