@@ -96,15 +96,16 @@ struct ScaledMidTread {
   }
 };
 
+// The second plane is PACT's.
 template <typename C>
 struct MidTreadMask {
-  static constexpr int kPlanes = 1;
-
   C max_value;
+  int planes;
 
   template <class V>
-  LOWBIT_HD auto Bit(V x, int) const {
-    return IsInside(x, V(max_value)) | IsNan(x);
+  LOWBIT_HD auto Bit(V x, int plane) const {
+    using Mask = decltype(x >= x);
+    return plane == 0 ? Mask(IsInside(x, V(max_value)) | IsNan(x)) : Mask(x >= V(max_value));
   }
 };
 
@@ -176,7 +177,7 @@ struct LinearMidTreadHalfGrad {
 };
 
 template <typename T>
-struct LinearMidTreadHalfMask {
+struct MidTreadMasks {
   using C = Compute<T>;
   using Stats = NoStats<C>;
 
@@ -184,10 +185,11 @@ struct LinearMidTreadHalfMask {
   Packed<T>* mask;
   PerTensorLayout<T> layout;
   C max_value;
+  int planes;
 
   template <class Device>
   LOWBIT_HD void Run(Device& dev) const {
-    dev.Pack(MidTreadMask<C>{max_value}, mask, x);
+    dev.Pack(MidTreadMask<C>{max_value, planes}, mask, x);
   }
 };
 
@@ -227,13 +229,17 @@ struct LinearMidTreadHalfQuantizerGrad {
   }
 };
 
+template <typename T, class Arguments>
+MidTreadMasks<T> BindMask(Arguments& a, int planes) {
+  const T* x = a.Tensor("x");
+  const auto max_value = a.MaxValue("max_value");
+  return {x, a.PackedOutput("mask", planes), a.TensorLayout(), max_value, planes};
+}
+
 struct LinearMidTreadHalfQuantizerMask {
   template <typename T, class Arguments>
-  static LinearMidTreadHalfMask<T> Bind(Arguments& a) {
-    const T* x = a.Tensor("x");
-    const auto max_value = a.MaxValue("max_value");
-    auto* mask = a.PackedOutput("mask", MidTreadMask<Compute<T>>::kPlanes);
-    return {x, mask, a.TensorLayout(), max_value};
+  static MidTreadMasks<T> Bind(Arguments& a) {
+    return BindMask<T>(a, 1);
   }
 };
 
@@ -241,7 +247,7 @@ struct LinearMidTreadHalfQuantizerMaskGrad {
   template <typename T, class Arguments>
   static LinearMidTreadHalfMaskGrad<T> Bind(Arguments& a) {
     const T* dy = a.Tensor("dy");
-    const auto* mask = a.Packed("mask", MidTreadMask<Compute<T>>::kPlanes);
+    const auto* mask = a.Packed("mask", 1);
     return {dy, mask, a.TensorOutput("dx"), a.TensorLayout()};
   }
 };

@@ -4,6 +4,8 @@
 //
 //   dx = dy where 0 < x < max_value, else 0
 //   d(max_value) = sum of dy where x >= max_value
+//
+// Its mask has a second plane: whether x >= max_value.
 #ifndef LOWBIT_CORE_PACT_H_
 #define LOWBIT_CORE_PACT_H_
 
@@ -51,6 +53,43 @@ struct PactGrad {
   }
 };
 
+template <typename Value>
+struct PactMaskedSum {
+  using C = Value;
+  static constexpr int kTerms = 1;
+  static constexpr Join kJoin[kTerms] = {Join::kSum};
+  static constexpr int kPlanes = 2;
+
+  C* dmax_value;
+
+  template <class S, class V, class Bits>
+  LOWBIT_HD Terms<V, 1> operator()(const S&, V dy, const Bits& bits) const {
+    return {{Select(bits(1), dy, V(0))}};
+  }
+
+  template <typename D, typename Count>
+  LOWBIT_HD void Finish(const Terms<D, 1>& total, Count, NoStats<C>&) const {
+    *dmax_value = static_cast<C>(total.term[0]);
+  }
+};
+
+template <typename T>
+struct PactMaskGrad {
+  using C = Compute<T>;
+  using Stats = NoStats<C>;
+
+  const T* dy;
+  const Packed<T>* mask;
+  T* dx;
+  C* dmax_value;
+  PerTensorLayout<T> layout;
+
+  template <class Device>
+  LOWBIT_HD Last Run(Device& dev) const {
+    return dev.MapAndReduce(Masked(), PactMaskedSum<C>{dmax_value}, dx, dy, mask);
+  }
+};
+
 struct PACTQuantizer : LinearMidTreadHalfQuantizer {};
 
 struct PACTQuantizerGrad {
@@ -62,6 +101,24 @@ struct PACTQuantizerGrad {
     T* dx = a.TensorOutput("dx");
     auto* dmax_value = a.NumberOutput("dmax_value");
     return {dy, x, dx, dmax_value, a.TensorLayout(), max_value};
+  }
+};
+
+struct PACTQuantizerMask {
+  template <typename T, class Arguments>
+  static MidTreadMasks<T> Bind(Arguments& a) {
+    return BindMask<T>(a, 2);
+  }
+};
+
+struct PACTQuantizerMaskGrad {
+  template <typename T, class Arguments>
+  static PactMaskGrad<T> Bind(Arguments& a) {
+    const T* dy = a.Tensor("dy");
+    const auto* mask = a.Packed("mask", 2);
+    T* dx = a.TensorOutput("dx");
+    auto* dmax_value = a.NumberOutput("dmax_value");
+    return {dy, mask, dx, dmax_value, a.TensorLayout()};
   }
 };
 

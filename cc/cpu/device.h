@@ -58,8 +58,8 @@ class Device {
   template <class F, typename T>
   void Pack(const F& f, Word* packed, const T* x) {
     static_assert(std::is_same_v<L, PerTensor>, "a word is of elements that follow each other");
-    const int64_t stride = WordsOf(plan_.size());
-    ForTasks(0, [&](const Tile& tile, Scratch) { PackTile(f, tile, packed, stride, x); });
+    const int64_t size = plan_.size();
+    ForTasks(0, [&](const Tile& tile, Scratch) { PackTile(f, tile, size, packed, x); });
   }
 
   // r.Finish(joined r(stats, x...), count, stats) for each channel
@@ -265,22 +265,25 @@ class Device {
 
   // The words of the tile's elements, which follow each other.
   template <class F, typename T>
-  __attribute__((noinline)) static void PackTile(F f, const Tile& tile, Word* packed,
-                                                 int64_t stride, const T* x) {
+  __attribute__((noinline)) static void PackTile(F f, const Tile& tile, int64_t size, Word* packed,
+                                                 const T* x) {
+    const int64_t stride = WordsOf(size);
     const int64_t end = tile.begin + int64_t{tile.rows} * tile.width + tile.ragged;
     int64_t i = tile.begin;
     for (; i + kWordBits <= end; i += kWordBits) PackWord(f, packed + i / kWordBits, stride, x + i);
-    if (i == end) return;
-    T last[kWordBits] = {};
-    __builtin_memcpy(last, x + i, (end - i) * sizeof(T));
-    PackWord(f, packed + i / kWordBits, stride, last);
+    if (end < size) return;
+    for (; i < stride * kWordBits; i += kWordBits) {
+      T last[kWordBits] = {};
+      if (i < end) __builtin_memcpy(last, x + i, (end - i) * sizeof(T));
+      PackWord(f, packed + i / kWordBits, stride, last);
+    }
   }
 
   // A word of each plane.
   template <class F, typename T>
   static LOWBIT_HD void PackWord(const F& f, Word* packed, int64_t stride, const T* x) {
     constexpr int kVec = Vec<C>::kLanes;
-    for (int p = 0; p < F::kPlanes; ++p) {
+    for (int p = 0; p < f.planes; ++p) {
       Word word = 0;
       for (int lane = 0; lane < kWordBits; lane += kVec) {
         word |= BitsOfMask(f.Bit(Load(x + lane), p)) << lane;

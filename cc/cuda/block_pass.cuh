@@ -7,24 +7,42 @@
 #include "core/plan.h"
 #include "core/reduction.h"
 #include "cuda/join.cuh"
-#include "cuda/vector.cuh"
+#include "cuda/operand.cuh"
 
 namespace lowbit::cuda {
 
-// What a pass reads and writes; y is nullptr where it only reduces.
-template <typename T, int kInputs>
+// What a pass reads and writes: tensors, of which y is nullptr where it only reduces, and behind
+// the inputs packed bits, if there are any planes.
+template <typename T, int kInputs, int kPlanes>
 struct Operands {
   const T* x[kInputs];
+  PackedBits<T, kPlanes> bits;
   T* y;
   bool aligned;  // every row of every tensor, to a vector
 
   template <class L, typename... In>
   __device__ Operands(const Plan<L>& plan, T* y, const In*... x)
       : x{x...},
+        bits{},
         y(y),
         aligned(plan.RunsBeginAtMultiplesOf(kLanesOf<T>) && IsAligned(y) && (IsAligned(x) && ...)) {
   }
+  template <class L>
+  __device__ Operands(const Plan<L>& plan, T* y, const T* x, const Word* packed)
+      : Operands(plan, y, x) {
+    bits.planes = {packed, WordsOf(plan.size())};
+  }
 };
+
+// How many of the inputs are tensors, and how many planes of bits a reduction R reads beside them.
+template <typename T, typename... In>
+constexpr int kTensors = (static_cast<int>(std::is_same_v<T, In>) + ...);
+template <class R, bool kPacked>
+constexpr int kPlanesOf = 0;
+template <class R>
+constexpr int kPlanesOf<R, true> = R::kPlanes;
+template <class R, typename... In>
+constexpr int kPlanesAmong = kPlanesOf<R, (std::is_same_v<Word, In> || ...)>;
 
 // The widest task's lanes, in whole vectors.
 template <typename T, class L>
@@ -76,9 +94,9 @@ struct Fragment {
   __device__ int LanesIn(int row) const { return row < rows ? lanes : row == rows ? ragged : 0; }
 };
 
-template <class F, typename S, typename V>
-__device__ __forceinline__ auto Apply(const F& f, const S& s, const V (&x)[1]) {
-  return f(s, x[0]);
+template <class F, typename S, typename V, class... Bits>
+__device__ __forceinline__ auto Apply(const F& f, const S& s, const V (&x)[1], const Bits&... b) {
+  return f(s, x[0], b...);
 }
 template <class F, typename S, typename V>
 __device__ __forceinline__ auto Apply(const F& f, const S& s, const V (&x)[2]) {
@@ -118,7 +136,7 @@ __device__ void Fold(double* lanes, int groups, int stride, int count, int width
 }
 
 // What all threads of a block need for a pass.
-template <class F, class R, template <class> class S, typename T, int kInputs, class L,
+template <class F, class R, template <class> class S, typename T, int kInputs, int kPlanes, class L,
           bool kCaches>
 class BlockPass {
   using C = Compute<T>;
@@ -133,7 +151,7 @@ class BlockPass {
 
  public:
   __device__ BlockPass(const F& f, const R& r, const S<C>* stats, const Plan<L>& plan,
-                       const Operands<T, kInputs>& operands, double* lanes,
+                       const Operands<T, kInputs, kPlanes>& operands, double* lanes,
                        const SharedCache& cache)
       : f_(f), r_(r), stats_(stats), plan_(plan), io_(operands), lanes_(lanes), cache_(cache) {}
 
@@ -203,6 +221,7 @@ class BlockPass {
       const bool fits = kCaches && slot + (kInFlight - 1) * kThreads < cache_.slots;
       uint4* cache = cache_.slot + (fits ? slot : 0);
       uint4 raw[kInFlight][kInputs];
+      uint4 bits[kInFlight] = {};
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) {
         if (fits && cache_.filled && k == kInputs - 1 && cache_.of == io_.x[k]) {
@@ -217,11 +236,17 @@ class BlockPass {
           }
         }
       }
+      if constexpr (kPlanes > 0) {
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i) {
+          if (i < left) bits[i] = io_.bits.Fetch(at + i * stride, true);
+        }
+      }
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
         if (i < left) {
           if (fits && !cache_.filled) cache[i * kThreads] = raw[i][kInputs - 1];
-          const uint4 y = Add(s, raw[i], sums);
+          const uint4 y = Add(s, raw[i], bits[i], sums);
           if constexpr (kMaps) Store(io_.y + at + i * stride, y);
         }
       }
@@ -240,14 +265,27 @@ class BlockPass {
       uint4 raw[kInputs];
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) raw[k] = Load(io_.x[k] + at, count);
-      const uint4 y = Add(s, raw, sums);
+      uint4 bits{};
+      if constexpr (kPlanes > 0) bits = io_.bits.Fetch(at, true);
+      const uint4 y = Add(s, raw, bits, sums);
       if constexpr (kMaps) Store(io_.y + at, y, count);
     }
   }
 
   // Adds a vector to its lanes, and returns what it maps to.
   __device__ __forceinline__ uint4 Add(const S<C> (&s)[kStats], const uint4 (&raw)[kInputs],
-                                       Sums& sums) {
+                                       const uint4& packed, Sums& sums) {
+    if constexpr (kPlanes > 0) {
+      const auto bits = PackedBits<T, kPlanes>::Unpack(packed);
+      return AddLanes(s, raw, sums, bits);
+    } else {
+      return AddLanes(s, raw, sums);
+    }
+  }
+
+  template <class... Bits>
+  __device__ __forceinline__ uint4 AddLanes(const S<C> (&s)[kStats], const uint4 (&raw)[kInputs],
+                                            Sums& sums, const Bits&... bits) {
     Lanes<T> x[kInputs];
 #pragma unroll
     for (int k = 0; k < kInputs; ++k) x[k] = LanesIn<T>(raw[k]);
@@ -258,10 +296,10 @@ class BlockPass {
 #pragma unroll
       for (int k = 0; k < kInputs; ++k) in[k] = x[k].lane[i];
       if constexpr (R::kTerms > 0) {
-        const auto terms = Apply(r_, s[i % kStats], in);
+        const auto terms = Apply(r_, s[i % kStats], in, bits[i]...);
         sums.ForEach([&](auto& sum, auto k) { sum.Add(i, terms.term[k.value]); });
       }
-      if constexpr (kMaps) y.lane[i] = Apply(f_, s[i % kStats], in);
+      if constexpr (kMaps) y.lane[i] = Apply(f_, s[i % kStats], in, bits[i]...);
     }
     return VectorOf<T>(y);
   }
@@ -297,7 +335,7 @@ class BlockPass {
   const R& r_;
   const S<C>* stats_;
   const Plan<L>& plan_;
-  const Operands<T, kInputs> io_;
+  const Operands<T, kInputs, kPlanes> io_;
   double* lanes_;
   const SharedCache cache_;
 };

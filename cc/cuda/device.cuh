@@ -78,12 +78,12 @@ class Device {
   // cache.
   template <class F, class R, typename T, class... In>
   __device__ double* Pass(const F& f, const R& r, T* y, const In*... x) {
-    const Operands<T, sizeof...(In)> operands(plan_, y, x...);
+    const Operands<T, kTensors<T, In...>, kPlanesAmong<R, In...>> operands(plan_, y, x...);
     double* partials = scratch_.partials[passes_ % 2];
-    BlockPass<F, R, S, T, sizeof...(In), L, true> block_pass(f, r, stats_, plan_, operands, lanes_,
-                                                             cache_);
+    BlockPass<F, R, S, T, kTensors<T, In...>, kPlanesAmong<R, In...>, L, true> block_pass(
+        f, r, stats_, plan_, operands, lanes_, cache_);
     block_pass.Run(group_.rank(), group_.size(), passes_ % 2 == 1, partials);
-    if (!cache_.filled) cache_.of = operands.x[sizeof...(In) - 1];
+    if (!cache_.filled) cache_.of = operands.x[kTensors<T, In...> - 1];
     cache_.filled = true;
     ++passes_;
     return partials;

@@ -92,8 +92,7 @@ __global__ void __launch_bounds__(kMapThreads)
     const int64_t at = (first + w) * kWordBits + lane;
     element[w] = at < size ? x[at] : T{};
   }
-#pragma unroll
-  for (int p = 0; p < F::kPlanes; ++p) {
+  for (int p = 0; p < f.planes; ++p) {
     Word own = 0;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
@@ -108,10 +107,11 @@ __global__ void __launch_bounds__(kMapThreads)
 template <class F, template <class> class S, typename C, class L, typename T, class... In>
 __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPerSm)
     MapRows(const F f, const S<C>* stats, const Plan<L> plan, T* y, const In*... x) {
-  const Operands<T, sizeof...(In)> operands(plan, y, x...);
+  const Operands<T, sizeof...(In), 0> operands(plan, y, x...);
   const None none;
   const SharedCache cache{};
-  BlockPass<F, None, S, T, sizeof...(In), L, false>(f, none, stats, plan, operands, nullptr, cache)
+  BlockPass<F, None, S, T, sizeof...(In), 0, L, false>(f, none, stats, plan, operands, nullptr,
+                                                       cache)
       .Run(blockIdx.x, gridDim.x, false, nullptr);
 }
 
@@ -132,9 +132,10 @@ __global__ void __launch_bounds__(BlockPolicy<T>::kThreads, BlockPolicy<T>::kPer
     ReduceRows(const F f, const R r, S<C>* stats, const Plan<L> plan, const Scratch scratch, T* y,
                const In*... x) {
   LOWBIT_DYNAMIC_SHARED(double, lanes);
-  const Operands<T, sizeof...(In)> operands(plan, y, x...);
+  const Operands<T, kTensors<T, In...>, kPlanesAmong<R, In...>> operands(plan, y, x...);
   const SharedCache cache{};
-  BlockPass<F, R, S, T, sizeof...(In), L, false>(f, r, stats, plan, operands, lanes, cache)
+  BlockPass<F, R, S, T, kTensors<T, In...>, kPlanesAmong<R, In...>, L, false>(
+      f, r, stats, plan, operands, lanes, cache)
       .Run(blockIdx.x, gridDim.x, false, scratch.partials[0]);
   if (plan.channels() <= 1 && IsLastBlock(scratch.arrived)) {
     FinishChannels<BlockPolicy<T>::kThreads>(r, plan, scratch.partials[0], 0, 1, lanes, stats);

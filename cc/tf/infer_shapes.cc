@@ -46,7 +46,7 @@ Word* ShapeArguments::PackedOutput(const char*, int planes) {
 tensorflow::shape_inference::ShapeHandle ShapeArguments::PackedShape(int planes) {
   const auto elements = c_->NumElements(shape_);
   if (!c_->ValueKnown(elements)) return c_->Matrix(planes, c_->UnknownDim());
-  return c_->Matrix(planes, WordsOf(c_->Value(elements)));
+  return c_->Matrix(planes, WordsOf(c_->Value(elements)) / 2);
 }
 
 Layout ShapeArguments::ChannelLayout(const char* axis) {

@@ -51,7 +51,7 @@ dx: The gradient with respect to x.
 REGISTER_OP("LinearMidTreadHalfQuantizerMask")
     .Input("x: T")
     .Input("max_value: M")
-    .Output("mask: uint32")
+    .Output("mask: int64")
     .Attr(LOWBIT_ATTR_T)
     .Attr(LOWBIT_ATTR_M)
     .SetShapeFn(InferShapes<LinearMidTreadHalfQuantizerMask>)
@@ -60,13 +60,13 @@ The mask of LinearMidTreadHalfQuantizer: what its gradient has to know of x, in 
 
 x: The quantizer's input, of any shape.
 max_value: A scalar, finite and > 0.
-mask: Of shape [1, ceil(size / 32)]. Bit i of word w is 1 where 0 < x < max_value or x is NaN, x being
-  element 32 w + i. Behind the last element, bits are 0.
+mask: Of shape [1, ceil(size / 64)]. Bit i of number n is 1 where 0 < x < max_value or x is NaN, x being
+  element 64 n + i. Behind the last element, bits are 0.
 )doc");
 
 REGISTER_OP("LinearMidTreadHalfQuantizerMaskGrad")
     .Input("dy: T")
-    .Input("mask: uint32")
+    .Input("mask: int64")
     .Output("dx: T")
     .Attr(LOWBIT_ATTR_T)
     .SetShapeFn(InferShapes<LinearMidTreadHalfQuantizerMaskGrad>)

@@ -31,7 +31,7 @@ Word* UntypedOpArguments::PackedOutput(const char*, int planes) {
 }
 
 tensorflow::TensorShape UntypedOpArguments::PackedShape(int planes) const {
-  return {planes, WordsOf(c_->input(tensors_[0]).NumElements())};
+  return {planes, WordsOf(c_->input(tensors_[0]).NumElements()) / 2};
 }
 
 PerTensor UntypedOpArguments::TensorLayout() const {

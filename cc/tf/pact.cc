@@ -50,5 +50,41 @@ dx: The gradient with respect to x.
 dmax_value: The gradient with respect to max_value, a scalar.
 )doc");
 
+REGISTER_OP("PACTQuantizerMask")
+    .Input("x: T")
+    .Input("max_value: M")
+    .Output("mask: int64")
+    .Attr(LOWBIT_ATTR_T)
+    .Attr(LOWBIT_ATTR_M)
+    .SetShapeFn(InferShapes<PACTQuantizerMask>)
+    .Doc(R"doc(
+The mask of PACTQuantizer: what its gradients have to know of x, in two bits an element.
+
+x: The quantizer's input, of any shape.
+max_value: A scalar, finite and > 0.
+mask: Of shape [2, ceil(size / 64)]. In the first row, bit i of number n is 1 where 0 < x < max_value or x
+  is NaN, in the second where x >= max_value, x being element 64 n + i. Behind the last element, bits are 0.
+)doc");
+
+REGISTER_OP("PACTQuantizerMaskGrad")
+    .Input("dy: T")
+    .Input("mask: int64")
+    .Output("dx: T")
+    .Output("dmax_value: M")
+    .Attr(LOWBIT_ATTR_T)
+    .Attr(LOWBIT_ATTR_M)
+    .SetShapeFn(InferShapes<PACTQuantizerMaskGrad>)
+    .Doc(R"doc(
+The gradients of PACTQuantizer, from its mask.
+
+    dx         = dy where the mask's first row has a 1, else 0
+    dmax_value = sum of dy where its second row has a 1
+
+dy: The gradient with respect to y.
+mask: PACTQuantizerMask of the quantizer's input, which has as many elements as dy.
+dx: The gradient with respect to x.
+dmax_value: The gradient with respect to max_value, a scalar: a double where T is double, else a float.
+)doc");
+
 }  // namespace
 }  // namespace lowbit

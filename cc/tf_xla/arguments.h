@@ -76,8 +76,8 @@ class UntypedProgramArguments {
   }
 
   xla::XlaOp NextPacked(const char* name, int planes) {
-    Check(
-        CheckPacked(ShapeOf(inputs_), name, {planes, WordsOf(shape_.num_elements())}, first_name_));
+    Check(CheckPacked(ShapeOf(inputs_), name, {planes, WordsOf(shape_.num_elements()) / 2},
+                      first_name_));
     return c_->Input(inputs_++);
   }
 
@@ -129,8 +129,7 @@ class UntypedProgramArguments {
   // Packed bits, or ones if some number turns out to be wrong.
   xla::XlaOp IfValid(const HloWords& words) const {
     if (valid_.known()) return words.op;
-    const Symbol<uint32_t> ones = ~uint32_t{0};
-    return Select(valid_, Symbol<uint32_t>(words.op), ones).In(c_->builder());
+    return Select(valid_, Symbol<int64_t>(words.op), Symbol<int64_t>(-1)).In(c_->builder());
   }
 
   tensorflow::XlaOpKernelContext* const c_;

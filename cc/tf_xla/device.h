@@ -33,7 +33,7 @@ class HloDevice {
   template <class F, typename T>
   void Pack(const F& f, HloWords* packed, const Traced<T>* x) {
     std::vector<xla::XlaOp> planes;
-    for (int p = 0; p < F::kPlanes; ++p) {
+    for (int p = 0; p < f.planes; ++p) {
       planes.push_back(PackBits(f.Bit(Widen(*x), p).In(builder_)));
     }
     packed->op = xla::ConcatInDim(builder_, planes, 0);

@@ -10,7 +10,7 @@
 
 namespace lowbit {
 
-// The planes of a tensor: [planes, words].
+// The planes of a tensor, int64[planes, words / 2].
 struct HloWords {
   xla::XlaOp op;
 };
@@ -24,7 +24,8 @@ inline xla::XlaOp BitPlaces(xla::XlaBuilder* builder, int64_t words) {
   return xla::Iota(builder, xla::ShapeUtil::MakeShape(xla::U32, {words, kWordBits}), 1);
 }
 
-// A plane of the bits, [1, words]. Of sizes that only the program knows, the largest are packed.
+// A plane of the bits, int64[1, words / 2]. Of sizes that only the program knows, the largest are
+// packed.
 inline xla::XlaOp PackBits(xla::XlaOp bits) {
   xla::XlaBuilder* const builder = bits.builder();
   return builder->ReportErrorOrReturn([&]() -> absl::StatusOr<xla::XlaOp> {
@@ -45,19 +46,21 @@ inline xla::XlaOp PackBits(xla::XlaOp bits) {
     xla::Add(xla::Parameter(add.get(), 0, word, "a"), xla::Parameter(add.get(), 1, word, "b"));
     const auto computation = add->Build();
     if (!computation.ok()) return computation.status();
-    return xla::Reshape(xla::Reduce(placed, zero, *computation, {1}), {1, words});
+    const xla::XlaOp plane = xla::Reduce(placed, zero, *computation, {1});
+    return xla::BitcastConvertType(xla::Reshape(plane, {1, words / 2, 2}), xla::S64);
   });
 }
 
 // The bits of a plane, in the shape of `like`.
-inline xla::XlaOp UnpackBits(xla::XlaOp words, int plane, xla::XlaOp like) {
+inline xla::XlaOp UnpackBits(xla::XlaOp planes, int plane, xla::XlaOp like) {
   xla::XlaBuilder* const builder = like.builder();
   return builder->ReportErrorOrReturn([&]() -> absl::StatusOr<xla::XlaOp> {
     const auto shape = builder->GetShape(like);
     if (!shape.ok()) return shape.status();
     const int64_t size = xla::ShapeUtil::ElementsIn(*shape);
     const int64_t count = WordsOf(size);
-    const xla::XlaOp row = xla::Reshape(xla::SliceInDim(words, plane, plane + 1, 1, 0), {count});
+    const xla::XlaOp numbers = xla::SliceInDim(planes, plane, plane + 1, 1, 0);
+    const xla::XlaOp row = xla::Reshape(xla::BitcastConvertType(numbers, xla::U32), {count});
     const xla::XlaOp shifted = xla::ShiftRightLogical(
         xla::BroadcastInDim(row, {count, kWordBits}, {0}), BitPlaces(builder, count));
     const xla::XlaOp bit = xla::And(shifted, xla::ConstantR0<uint32_t>(builder, 1));

@@ -15,7 +15,7 @@ import tensorflow as tf
 DTYPES = frozenset((tf.half, tf.bfloat16, tf.float32, tf.float64))
 HYPER_DTYPES = frozenset((tf.float32, tf.float64))
 INTEGER_DTYPES = frozenset((tf.int32,))
-WORD_DTYPES = frozenset((tf.uint32,))
+WORD_DTYPES = frozenset((tf.int64,))
 _DTYPE_NAMES = "half, bfloat16, float32, float64"
 _INT32 = range(-(2**31), 2**31)
 
@@ -82,8 +82,8 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
 
 def words(value: Any, name: str) -> tf.Tensor | tf.Variable:
     """`value` as a tensor of packed bits."""
-    if not is_tensor(value) and getattr(value, "dtype", None) != np.uint32:
-        raise TypeError(f"{name} must be a tensor of dtype uint32, got {shown(value)}")
+    if not is_tensor(value) and getattr(value, "dtype", None) != np.int64:
+        raise TypeError(f"{name} must be a tensor of dtype int64, got {shown(value)}")
     value = value if is_tensor(value) else tf.convert_to_tensor(value)
     _check_dtype(value, name, WORD_DTYPES)
     return value

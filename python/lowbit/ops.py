@@ -97,7 +97,7 @@ def linear_mid_tread_half_quantizer_mask(
         name: Of the op.
 
     Returns:
-        uint32 of shape `[1, ceil(size / 32)]`. Bit i of word w is that of element 32 w + i of `x`;
+        int64 of shape `[1, ceil(size / 64)]`. Bit i of number n is that of element 64 n + i of `x`;
         behind the last element, bits are 0.
     """
     x = _arguments.tensor(x, "x")
@@ -407,6 +407,48 @@ def pact_quantizer_grad(dy: Any, x: Any, max_value: Any, name: str | None = None
         x,
         _arguments.scalar(max_value, "max_value", frozenset([dtype]), dtype),
         name=_arguments.op_name(name),
+    )
+    return PACTGradients(*gradients)
+
+
+@_autograph.leave
+def pact_quantizer_mask(x: Any, max_value: Any, name: str | None = None) -> tf.Tensor:
+    """Whether `0 < x < max_value` or `x` is NaN, and whether `x >= max_value`: two bits an element.
+
+    All that the quantizer's gradients have to know of `x`. In graphs the registered gradient keeps
+    this, and so not `x`.
+
+    Args:
+        x: The quantizer's input.
+        max_value: Finite and > 0.
+        name: Of the op.
+
+    Returns:
+        int64 of shape `[2, ceil(size / 64)]`. In each row, bit i of number n is that of element
+        64 n + i of `x`; behind the last element, bits are 0.
+    """
+    x = _arguments.tensor(x, "x")
+    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
+    return _ops.pact_quantizer_mask(x, max_value, name=_arguments.op_name(name))
+
+
+@_autograph.leave
+def pact_quantizer_mask_grad(dy: Any, mask: Any, name: str | None = None) -> PACTGradients:
+    """`dx = dy` where the mask's first row has a 1; `max_value` gets the sum where the second has.
+
+    Args:
+        dy: The gradient with respect to the quantizer's output.
+        mask: `pact_quantizer_mask` of the quantizer's input, which has as many elements as `dy`.
+        name: Of the op.
+
+    Returns:
+        The gradients with respect to the quantizer's input and `max_value`, which is of float64
+        where `dy` is, else of float32.
+    """
+    dy = _arguments.tensor(dy, "dy")
+    dtype = _arguments.hyper_dtype(dy.dtype)
+    gradients = _ops.pact_quantizer_mask_grad(
+        dy, _arguments.words(mask, "mask"), M=dtype, name=_arguments.op_name(name)
     )
     return PACTGradients(*gradients)
 

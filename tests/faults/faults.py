@@ -35,6 +35,7 @@ _GRADIENTS = "tests/ops/test_gradients.py"
 _ERRORS = "tests/ops/test_errors.py"
 _XLA = "tests/ops/test_xla.py"
 _QUANTIZERS = "tests/ops/test_quantizers.py"
+_MASKS = "tests/ops/test_masks.py"
 _MAPS = "tests/ops/test_vectorized_map.py"
 _LAYERS = "tests/keras/test_layers.py"
 _CONVERSION = "tests/keras/test_quantize_model.py"
@@ -285,6 +286,65 @@ _KERNEL_FAULTS = (
     ),
 )
 
+_MASK_FAULTS = (
+    Fault(
+        "mask: NaN counts as outside",
+        "formula",
+        "cc/core/mid_tread.h",
+        "IsInside(x, V(max_value)) | IsNan(x)",
+        "IsInside(x, V(max_value))",
+        _KERNELS,
+    ),
+    Fault(
+        "mask: max_value itself is not above",
+        "formula",
+        "cc/core/mid_tread.h",
+        "Mask(x >= V(max_value))",
+        "Mask(x > V(max_value))",
+        _MASKS,
+    ),
+    Fault(
+        "mask: no last word",
+        "tail",
+        "cc/cpu/device.h",
+        "    if (end < size) return;\n",
+        "    return;\n",
+        _KERNELS,
+    ),
+    Fault(
+        "mask: a vector lies in one word",
+        "layout",
+        "cc/cuda/operand.cuh",
+        "if (place > kWordBits - kLanesOf<T>)",
+        "if (place > kWordBits)",
+        _CUDA,
+    ),
+    Fault(
+        "mask: XLA fills up the first word",
+        "layout",
+        "cc/tf_xla/packed.h",
+        "zero, 0, 0, words * kWordBits - size)",
+        "zero, 0, words * kWordBits - size, 0)",
+        _MASKS,
+    ),
+    Fault(
+        "mask: the quantizer does not wait for it",
+        "graph",
+        "python/lowbit/quantizers/masks.py",
+        "    quantizer._add_control_input(mask.op)\n",
+        "",
+        _MASKS,
+    ),
+    Fault(
+        "mask: of another max_value",
+        "graph",
+        "python/lowbit/quantizers/masks.py",
+        " and reader.inputs[1] is max_value",
+        "",
+        _MASKS,
+    ),
+)
+
 _OP_FAULTS = (
     Fault(
         "op: shapes may differ",
@@ -483,4 +543,4 @@ _PYTHON_FAULTS = (
     ),
 )
 
-FAULTS = (*_KERNEL_FAULTS, *_OP_FAULTS, *_PYTHON_FAULTS)
+FAULTS = (*_KERNEL_FAULTS, *_MASK_FAULTS, *_OP_FAULTS, *_PYTHON_FAULTS)

@@ -34,10 +34,14 @@ def described():
 def signature(op):
     """Inputs, outputs and attributes, by the kinds of arguments that an op binds."""
     inputs, outputs, attributes = [], [], [("T", "type", DTYPES, types_pb2.DT_FLOAT)]
+    numbers = ("max_value", "threshold", "number output")
+    if any(kind.startswith(numbers) for _, kind in op["arguments"]):
+        values = [types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE]
+        attributes.append(("M", "type", values, types_pb2.DT_FLOAT))
     for name, kind in op["arguments"]:
         kind, *words = kind.split()
         if kind == "packed":
-            (outputs if words else inputs).append((name, types_pb2.DT_UINT32))
+            (outputs if words else inputs).append((name, types_pb2.DT_INT64))
         elif words[-1:] == ["output"]:
             outputs.append((name, "M" if kind == "number" else "T"))
         elif kind in ("tensor", "scalar"):
@@ -46,8 +50,6 @@ def signature(op):
             inputs.append((name, types_pb2.DT_INT32))
         elif kind in ("max_value", "threshold"):
             inputs.append((name, "M"))
-            numbers = [types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE]
-            attributes.insert(1, ("M", "type", numbers, types_pb2.DT_FLOAT))
         else:
             choices = [word.encode() for word in words]
             values = {

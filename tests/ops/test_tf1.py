@@ -148,7 +148,7 @@ def test_op_definition(op_type):
 @pytest.mark.parametrize("op_type", recorded.OPS)
 def test_op_names(session, op_type):
     numbers = {"bit": 2, "max_value": 1.0, "threshold": 0.1, "positive": 1.0, "negative": 1.0}
-    numbers["mask"] = np.uint32([[5]])
+    numbers["mask"] = np.int64([[5], [2]] if op_type.startswith("PACT") else [[5]])
     inputs = [numbers.get(arg.name, X) for arg in recorded.OPS[op_type].input_arg]
     outputs = getattr(ops, recorded.function(op_type))(*inputs, name="named")
     (op,) = {y.op for y in tf.nest.flatten(outputs)}

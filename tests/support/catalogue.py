@@ -35,8 +35,8 @@ class Record:
             be right.
         passes: How often its kernel goes over the tensor.
         sums: How many outputs are sums, behind the tensor.
-        takes_mask: Whether it takes a bit an element behind its tensors, as `mask`.
-        gives_mask: Whether that is what it gives.
+        takes_mask: How many bits of an element it takes behind its tensors, as `mask`.
+        gives_mask: How many it gives, and nothing else.
         sums_are_numbers: Whether these have the type that is computed in, not that of the tensors.
         shared_kernel: The name of its kernel, if several ops have that; the first one is tested.
     """
@@ -51,8 +51,8 @@ class Record:
     passes: int = 1
     sums: int = 0
     sums_are_numbers: bool = False
-    takes_mask: bool = False
-    gives_mask: bool = False
+    takes_mask: int = 0
+    gives_mask: int = 0
     shared_kernel: str | None = None
 
     @property
@@ -207,7 +207,7 @@ RECORDS = (
         passes=2,
     ),
 )
-# The halves of a gradient that keeps a bit an element, which only kernels' tests take as they are.
+# The halves of a gradient that keeps bits of its input: for the tests of kernels alone.
 MASKS = (
     Record(
         "linear_mask",
@@ -215,7 +215,7 @@ MASKS = (
         ("x",),
         {"max_value": 2.0},
         lambda a: [reference.linear_mask(a["x"], a["max_value"])],
-        gives_mask=True,
+        gives_mask=1,
     ),
     Record(
         "linear_mask_grad",
@@ -223,7 +223,25 @@ MASKS = (
         ("dy",),
         {},
         lambda a: [reference.masked(a["dy"], a["mask"])],
-        takes_mask=True,
+        takes_mask=1,
+    ),
+    Record(
+        "pact_mask",
+        "PACTQuantizerMask",
+        ("x",),
+        {"max_value": 2.0},
+        lambda a: [reference.pact_mask(a["x"], a["max_value"])],
+        gives_mask=2,
+    ),
+    Record(
+        "pact_mask_grad",
+        "PACTQuantizerMaskGrad",
+        ("dy",),
+        {},
+        lambda a: list(reference.pact_masked(a["dy"], a["mask"])),
+        sums=1,
+        sums_are_numbers=True,
+        takes_mask=2,
     ),
 )
 # The alias of ternary weights: where a test needs some quantizer with a threshold, and channels.

@@ -218,7 +218,7 @@ def output_types(kernel, x):
     """Size and dtype of each output of a kernel whose first input is x."""
     record = RECORDS[kernel]
     if record.gives_mask:
-        return [(-(-x.size // 32), np.dtype(np.uint32))]
+        return [(record.gives_mask * 2 * -(-x.size // 64), np.dtype(np.uint32))]
     number = np.dtype(reference.compute_type(x.dtype)) if record.sums_are_numbers else x.dtype
     return [(x.size, x.dtype), *[(1, number)] * record.sums]
 
@@ -226,7 +226,8 @@ def output_types(kernel, x):
 def input_sizes(kernel, size):
     """Of each tensor of a kernel on so many elements, and of its mask, which scalars follow."""
     record = RECORDS[kernel]
-    return [size] * len(record.tensors) + [-(-size // 32)] * record.takes_mask
+    masks = [record.takes_mask * 2 * -(-size // 64)] if record.takes_mask else []
+    return [size] * len(record.tensors) + masks
 
 
 def scalar_outputs(kernel):
@@ -246,7 +247,8 @@ def inputs_of(kernel, x, dy, scales=(1.5, 0.75)):
     record = RECORDS[kernel]
     tensors = [dy, x] if record.is_gradient else [x]
     if record.takes_mask:
-        tensors[1] = reference.packed(x > 0)
+        planes = [reference.packed(x > level) for level in range(record.takes_mask)]
+        tensors[1:] = [np.concatenate(planes)]
     named = dict(zip(catalogue.SCALES, scales, strict=True))
     return [*tensors, *(np.array([s], x.dtype) for n, s in named.items() if n in record.arguments)]
 

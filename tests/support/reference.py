@@ -44,16 +44,37 @@ def linear_mask(x, max_value):
         return packed(((v > 0) & (v < c(max_value))) | np.isnan(v))
 
 
+def pact_mask(x, max_value):
+    """Two planes of words, one behind the other."""
+    c = compute_type(x.dtype)
+    with np.errstate(invalid="ignore"):
+        above = x.astype(c) >= c(max_value)
+    return np.concatenate([linear_mask(x, max_value), packed(above)])
+
+
 def masked(dy, mask):
-    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")[: dy.size]
-    return np.where(bits.reshape(dy.shape), dy, dy.dtype.type(0))
+    return np.where(unpacked(mask, dy), dy, dy.dtype.type(0))
+
+
+def pact_masked(dy, mask):
+    """Returns dx and d_max_value, which has the compute type."""
+    c = compute_type(dy.dtype)
+    inside, above = np.split(mask, 2)
+    total = np.sum(dy.astype(c)[unpacked(above, dy)], dtype=np.longdouble)
+    return masked(dy, inside), c(total)
 
 
 def packed(bits):
-    """Of all bits in a row, as words of 32, the first bit the lowest."""
-    words = np.zeros(-(-bits.size // 32) * 32, bool)
+    """Of all bits in a row, the first one the lowest: words of 32, an even number of them."""
+    words = np.zeros(-(-bits.size // 64) * 64, bool)
     words[: bits.size] = bits.ravel()
     return np.packbits(words, bitorder="little").view("<u4")
+
+
+def unpacked(words, like):
+    """The bits in the shape of an array."""
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: like.size]
+    return bits.reshape(like.shape).astype(bool)
 
 
 def pact_grad(dy, x, max_value):

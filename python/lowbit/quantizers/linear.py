@@ -110,8 +110,7 @@ rules.vectorize(
     "LinearMidTreadHalfQuantizerGrad",
     rules.element_wise(_ops.linear_mid_tread_half_quantizer_grad, 2),
 )
-masks.vectorize(
-    "LinearMidTreadHalfQuantizer",
-    _ops.linear_mid_tread_half_quantizer_mask,
-    _ops.linear_mid_tread_half_quantizer_mask_grad,
+masks.vectorize("LinearMidTreadHalfQuantizer", _ops.linear_mid_tread_half_quantizer_mask)
+masks.vectorize_gradient(
+    "LinearMidTreadHalfQuantizer", _ops.linear_mid_tread_half_quantizer_mask_grad
 )

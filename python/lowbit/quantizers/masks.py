@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a gradient in a graph keeps of a quantizer's input: a bit an element instead of the input.
+"""What a gradient in a graph keeps of a quantizer's input: a bit an element, or two of PACT's.
 
 The ops of an inference graph stay as they are: the op that makes the bits comes to the graph with
 the gradient. It runs before the quantizer, which can then write over its input, where nobody else
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from lowbit.quantizers import rules
 
-_WORD = 32  # bits
+_BITS = 64  # of a number of a mask
 
 
 def of(op: Any, make: Callable[..., tf.Tensor]) -> tf.Tensor | None:
@@ -45,33 +45,35 @@ def of(op: Any, make: Callable[..., tf.Tensor]) -> tf.Tensor | None:
     return mask
 
 
-def vectorize(
-    op_type: str, make: Callable[..., tf.Tensor], apply: Callable[..., tf.Tensor]
-) -> None:
-    """Registers what `tf.vectorized_map` makes of the ops `<op_type>Mask` and `<op_type>MaskGrad`.
+def vectorize(op_type: str, make: Callable[..., tf.Tensor]) -> None:
+    """Registers what `tf.vectorized_map` makes of the op `<op_type>Mask`.
 
-    Each iteration has words of its own, so its elements are filled up to whole words.
+    Each iteration has numbers of its own, so its elements are filled up to whole ones.
     """
 
     def mask(iterations: Any) -> tf.Tensor:
-        x = iterations.stacked_input(0)
-        filled = _filled(x)
-        words = make(filled, iterations.unstacked_input(1))
-        return tf.reshape(words, [tf.shape(filled)[0], 1, tf.shape(filled)[1] // _WORD])
+        filled = _filled(iterations.stacked_input(0))
+        planes = make(filled, iterations.unstacked_input(1))
+        shape = [tf.shape(planes)[0], tf.shape(filled)[0], tf.shape(filled)[1] // _BITS]
+        return tf.transpose(tf.reshape(planes, shape), [1, 0, 2])
+
+    rules.vectorize(f"{op_type}Mask", mask)
+
+
+def vectorize_gradient(op_type: str, apply: Callable[..., tf.Tensor]) -> None:
+    """The same of the op `<op_type>MaskGrad`, which takes a single plane."""
 
     def masked(iterations: Any) -> tf.Tensor:
         iterations.stack_inputs()
-        dy, words = iterations.stacked_input(0), iterations.stacked_input(1)
-        filled = _filled(dy)
-        dx = apply(filled, tf.reshape(words, [1, -1]))
+        dy, plane = iterations.stacked_input(0), iterations.stacked_input(1)
+        dx = apply(_filled(dy), tf.reshape(plane, [1, -1]))
         size = tf.reduce_prod(tf.shape(dy)[1:])
         return tf.reshape(dx[:, :size], tf.shape(dy))
 
-    rules.vectorize(f"{op_type}Mask", mask)
     rules.vectorize(f"{op_type}MaskGrad", masked)
 
 
 def _filled(x: tf.Tensor) -> tf.Tensor:
-    """The elements of each iteration in a row, and zeros up to a whole word."""
+    """The elements of each iteration in a row, and zeros up to a whole number."""
     rows = tf.reshape(x, [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])])
-    return tf.pad(rows, [[0, 0], [0, -tf.shape(rows)[1] % _WORD]])
+    return tf.pad(rows, [[0, 0], [0, -tf.shape(rows)[1] % _BITS]])

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from lowbit import _arguments, _loader
-from lowbit.quantizers import base, rules
+from lowbit.quantizers import base, masks, rules
 from lowbit.quantizers.trained import TrainedQuantizer
 
 _ops = _loader.load()
@@ -76,8 +76,13 @@ pact_quantizer = base.factory(PACTQuantizer)
 
 def _gradient(op: Any, dy: Any) -> tuple[tf.Tensor, None, tf.Tensor]:
     x, _, max_value = op.inputs
-    computed = tf.cast(max_value, _arguments.hyper_dtype(x.dtype))
-    dx, dmax_value = _ops.pact_quantizer_grad(_arguments.dense(dy, x), x, computed)
+    dy = _arguments.dense(dy, x)
+    dtype = _arguments.hyper_dtype(x.dtype)
+    mask = masks.of(op, _ops.pact_quantizer_mask)
+    if mask is None:
+        dx, dmax_value = _ops.pact_quantizer_grad(dy, x, tf.cast(max_value, dtype))
+    else:
+        dx, dmax_value = _ops.pact_quantizer_mask_grad(dy, mask, M=dtype)
     return dx, None, tf.cast(dmax_value, max_value.dtype)
 
 
@@ -88,6 +93,15 @@ def _gradient_of_grad(op: Any, ddx: Any, ddmax_value: tf.Tensor) -> tuple[tf.Ten
     return through_dx + tf.where(above, tf.cast(ddmax_value, x.dtype), 0), None, None
 
 
+def _gradient_of_mask_grad(op: Any, ddx: Any, ddmax_value: tf.Tensor) -> tuple[tf.Tensor, None]:
+    dy, mask = op.inputs
+    masked = _ops.linear_mid_tread_half_quantizer_mask_grad
+    through_max_value = tf.fill(tf.shape(dy), tf.cast(ddmax_value, dy.dtype))
+    return masked(_arguments.dense(ddx, dy), mask[:1]) + masked(through_max_value, mask[1:]), None
+
+
 rules.differentiate("PACTQuantizer", _gradient)
 rules.differentiate("PACTQuantizerGrad", _gradient_of_grad)
+rules.differentiate("PACTQuantizerMaskGrad", _gradient_of_mask_grad)
 rules.vectorize("PACTQuantizer", rules.element_wise(_ops.pact_quantizer, 1))
+masks.vectorize("PACTQuantizer", _ops.pact_quantizer_mask)
