@@ -124,7 +124,8 @@ enum class Values { kUsual, kBits, kSpecial, kTies, kConstant, kZeros, kTiny, kH
 // Where the formula changes its mind.
 double Edge(Random& random, const Case& c) {
   constexpr double kNear[] = {0, 1, -1, 0.5, 2};
-  if (c.kernel == kLinear || c.kernel == kLinearGrad || c.kernel == kPactGrad) {
+  if (c.kernel == kLinear || c.kernel == kLinearGrad || c.kernel == kPactGrad ||
+      c.kernel == kMask) {
     const double n = std::ldexp(1.0, c.bit) - 1;
     const double step = c.hyper / n;
     return step *
@@ -199,6 +200,9 @@ Case RandomCase(Random& random, int64_t threaded) {
     if (i < kTensors[c.kernel]) {
       Fill(random, c, c.input[i], c.elements(i));
       Spoil(random, c, c.input[i], c.elements(i));
+    } else if (c.is_mask(i)) {
+      // What lies behind the last element is nobody's.
+      for (unsigned char& byte : c.input[i]) byte = static_cast<unsigned char>(random.Bits());
     } else {
       const uint64_t bits = random.OneIn(8) ? random.Bits() : Encode(c.dtype, random.Value());
       Put(c.dtype, c.input[i].data(), 0, bits);

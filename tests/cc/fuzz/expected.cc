@@ -49,6 +49,13 @@ class Check {
       case kPactGrad:
         PactGrad();
         break;
+      case kMask:
+        Mask();
+        break;
+      case kMaskGrad:
+      case kPactMaskGrad:
+        MaskGrad();
+        break;
       default:
         Fail("no formula is known");
     }
@@ -156,6 +163,37 @@ class Check {
       magnitudes += FiniteMagnitude(above);
     }
     CheckSum(1, sum, magnitudes);
+  }
+
+  bool Bit(const void* planes, int plane, int64_t i) const {
+    const Word* words = static_cast<const Word*>(planes) + plane * WordsOf(size_);
+    return words[i / kWordBits] >> i % kWordBits & 1;
+  }
+
+  void Mask() {
+    const double max = C(case_.hyper);
+    for (int64_t i = 0; i < WordsOf(size_) * kWordBits; ++i) {
+      const double x = i < size_ ? In(0, i) : 0;
+      const bool right[] = {std::isnan(x) || (x > 0 && x < max), x >= max};
+      for (int plane : {0, 1}) {
+        if (Bit(call_.output[0], plane, i) != right[plane]) {
+          Fail("bit ", i, " of plane ", plane, " must be ", right[plane]);
+        }
+      }
+    }
+  }
+
+  void MaskGrad() {
+    long double sum = 0;
+    long double magnitudes = 0;
+    for (int64_t i = 0; i < size_; ++i) {
+      const double dy = In(0, i);
+      Exact(0, i, Bit(call_.input[1], 0, i) ? dy : 0);
+      if (case_.kernel != kPactMaskGrad || !Bit(call_.input[1], 1, i)) continue;
+      sum += dy;
+      magnitudes += FiniteMagnitude(dy);
+    }
+    if (case_.kernel == kPactMaskGrad) CheckSum(1, sum, magnitudes);
   }
 
   // Of the magnitudes in a channel; nothing where their sum may overflow or not.

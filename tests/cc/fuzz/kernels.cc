@@ -67,7 +67,7 @@ Manner RandomManner(Random& random, const Case& c, const char* level) {
   m.helpers = random.Pick(kHelpers);
   if (random.OneIn(2)) {
     m.stream_bytes = random.OneIn(2) ? 0 : c.bytes(0) + random.Between(-1, 1);
-  } else if (random.OneIn(2)) {
+  } else if (c.kernel != kMask && random.OneIn(2)) {
     m.in_place = static_cast<int>(random.Between(0, kTensors[c.kernel] - 1));
   }
   if (random.OneIn(12)) m.fail_at = static_cast<int>(random.Between(0, 3));
@@ -202,13 +202,12 @@ class Fuzzer {
         call_.input[i] = call_.input[i - 1];
         continue;
       }
-      void* memory = Take(random, inputs_[i], c.bytes(i), kItemSize[c.dtype]);
+      void* memory = Take(random, inputs_[i], c.bytes(i), c.item(i));
       if (c.bytes(i) > 0) std::memcpy(memory, c.input[i].data(), c.bytes(i));
       call_.input[i] = memory;
     }
     for (int i = 0; i < kOutputs[c.kernel]; ++i) {
-      const int64_t item = kItemSize[DtypeOf(c.kernel, i, c.dtype)];
-      call_.output[i] = Take(random, outputs_in_[i], i == 0 ? c.bytes(0) : item, item);
+      call_.output[i] = Take(random, outputs_in_[i], c.output_bytes(i), c.output_item(i));
     }
     if (m.in_place >= 0) call_.output[0] = const_cast<void*>(call_.input[m.in_place]);
   }
@@ -235,14 +234,14 @@ class Fuzzer {
       if (!outputs_in_[i].Clean()) Report(number, c, m, "wrote around an output");
       if (!ok) continue;
       const auto* bytes = static_cast<const unsigned char*>(call_.output[i]);
-      const int64_t item = kItemSize[DtypeOf(c.kernel, i, c.dtype)];
-      outputs_[i].assign(bytes, bytes + (i == 0 ? c.bytes(0) : item));
+      outputs_[i].assign(bytes, bytes + c.output_bytes(i));
     }
   }
 
   void Compare(int64_t number, const Case& c, const Manner& m) {
     for (int i = 0; i < kOutputs[c.kernel]; ++i) {
       if (outputs_[i] == expected_[i]) continue;
+      if (c.kernel == kMask) return Report(number, c, m, "must have the words of the baseline");
       const int dtype = DtypeOf(c.kernel, i, c.dtype);
       const int64_t size = static_cast<int64_t>(outputs_[i].size()) / kItemSize[dtype];
       for (int64_t at = 0; at < size; ++at) {
