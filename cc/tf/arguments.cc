@@ -30,7 +30,7 @@ absl::Status NotScalar(absl::string_view name, absl::string_view shape) {
 absl::Status NotPacked(absl::string_view name, absl::string_view shape, absl::string_view right,
                        absl::string_view of) {
   return absl::InvalidArgumentError(absl::StrCat(
-      name, " must have the shape ", right, ", 64 elements of ", of, " a number, got ", shape));
+      name, " must have the shape ", right, ", an int64 for 64 elements of ", of, ", got ", shape));
 }
 
 absl::Status CheckAxis(absl::string_view input, int rank, int axis) {

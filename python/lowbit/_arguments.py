@@ -58,8 +58,7 @@ def hyper_dtype(dtype: tf.DType) -> tf.DType:
 def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | tf.Variable:
     """`value` as a tensor of one of the four dtypes; what has no dtype of its own gets `hint`."""
     if not is_tensor(value):
-        if isinstance(value, (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)):
-            raise TypeError(f"{name} must be a dense tensor, got {type(value).__name__}")
+        _check_dense(value, name)
         if type(value).__name__ == "KerasTensor":
             raise TypeError(
                 f"{name} must be a tensor, got a KerasTensor: call the quantizer inside a layer, "
@@ -80,8 +79,14 @@ def tensor(value: Any, name: str, hint: tf.DType | None = None) -> tf.Tensor | t
     return value
 
 
+def _check_dense(value: Any, name: str) -> None:
+    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)):
+        raise TypeError(f"{name} must be a dense tensor, got {type(value).__name__}")
+
+
 def words(value: Any, name: str) -> tf.Tensor | tf.Variable:
     """`value` as a tensor of packed bits."""
+    _check_dense(value, name)
     if not is_tensor(value) and getattr(value, "dtype", None) != np.int64:
         raise TypeError(f"{name} must be a tensor of dtype int64, got {shown(value)}")
     value = value if is_tensor(value) else tf.convert_to_tensor(value)
