@@ -8,6 +8,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from lowbit import _arguments, _identifiers
@@ -59,7 +60,9 @@ def plot(quantizer: Any, values: Any = None) -> Figure:
     return figure
 
 
-def draw_function(axes: Axes, x: np.ndarray, y: np.ndarray, gradient: np.ndarray) -> None:
+def draw_function(
+    axes: Axes, x: npt.NDArray[Any], y: npt.NDArray[Any], gradient: npt.NDArray[Any]
+) -> None:
     """Draws y and the gradient over x, flat arrays: as points, since each channel has its own y."""
     order = np.argsort(x, kind="stable")
     axes.plot(x[order], y[order], ".", color=_COLOUR, markersize=4, label="y")
@@ -70,7 +73,9 @@ def draw_function(axes: Axes, x: np.ndarray, y: np.ndarray, gradient: np.ndarray
     axes.legend(frameon=False, fontsize=8, markerscale=3)
 
 
-def draw_histograms(axes: Axes, latent: np.ndarray, quantized: np.ndarray, colour: str) -> None:
+def draw_histograms(
+    axes: Axes, latent: npt.NDArray[Any], quantized: npt.NDArray[Any], colour: str
+) -> None:
     """Draws both histograms, each scaled to its highest bar, and the shares of up to 4 values."""
     limit = max(np.abs(quantized).max() * 1.3, np.quantile(np.abs(latent), 0.999))
     bins = np.linspace(-limit, limit, 82)
@@ -91,7 +96,9 @@ def draw_histograms(axes: Axes, latent: np.ndarray, quantized: np.ndarray, colou
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02, 1.02))
 
 
-def _evaluate(quantizer: Any, values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _evaluate(
+    quantizer: Any, values: Any
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """x, y and the gradient, as flat arrays of float64."""
     dtype = getattr(quantizer, "dtype", tf.float32)
     x = tf.cast(_samples(quantizer) if values is None else _numbers(values), dtype)
@@ -121,7 +128,7 @@ def _numbers(values: Any) -> tf.Tensor:
     return x
 
 
-def _samples(quantizer: Any) -> np.ndarray:
+def _samples(quantizer: Any) -> npt.NDArray[Any]:
     """Normal values around the levels of a quantizer, in a shape that makes them one channel."""
     x = np.random.default_rng(0).normal(size=_SAMPLES)
     if isinstance(getattr(quantizer, "max_value", None), float):

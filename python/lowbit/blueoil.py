@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -104,7 +104,7 @@ class _Quantizer:
     op_type: str
     order: tuple[int, ...]  # which input of the call goes where
     types: tuple[int, ...]  # of the inputs, in the order of the op's
-    threshold: np.ndarray | None  # where the function holds it as a constant
+    threshold: npt.NDArray[Any] | None  # where the function holds it as a constant
 
 
 def _recognise(function: FunctionDef) -> _Quantizer:
@@ -152,7 +152,7 @@ def _type_name(dtype: int) -> str:
     return DataType.Name(dtype).removeprefix("DT_").lower()
 
 
-def _threshold(function: FunctionDef) -> np.ndarray:
+def _threshold(function: FunctionDef) -> npt.NDArray[Any]:
     """Finds c where a TWN function compares with c * mean|w|, or c * sum|w| / size."""
     nodes = {node.name: node for node in function.node_def}
     products = _Products(nodes)
@@ -315,7 +315,7 @@ def _as_float(tensor: str, name: str, device: str, graph: _Graph) -> str:
     return graph.add(cast, "y")
 
 
-def _array(constant: NodeDef) -> np.ndarray:
+def _array(constant: NodeDef) -> npt.NDArray[Any]:
     """The value of a scalar constant."""
     try:
         return tf.make_ndarray(_value(constant))
@@ -323,7 +323,7 @@ def _array(constant: NodeDef) -> np.ndarray:
         raise ValueError(f"constant {constant.name} must have a value, got {error}") from None
 
 
-def _set_value(constant: NodeDef, value: np.ndarray, dtype: int) -> None:
+def _set_value(constant: NodeDef, value: npt.NDArray[Any], dtype: int) -> None:
     array = value.astype(tf.dtypes.as_dtype(dtype).as_numpy_dtype)
     constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
     constant.attr["dtype"].type = dtype

@@ -100,9 +100,7 @@ def linear_mid_tread_half_quantizer_mask(
         int64 of shape `[1, ceil(size / 64)]`. Bit i of number n is that of element 64 n + i of `x`;
         behind the last element, bits are 0.
     """
-    x = _arguments.tensor(x, "x")
-    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
-    return _ops.linear_mid_tread_half_quantizer_mask(x, max_value, name=_arguments.op_name(name))
+    return _mask(_ops.linear_mid_tread_half_quantizer_mask, x, max_value, name)
 
 
 @_autograph.leave
@@ -427,9 +425,7 @@ def pact_quantizer_mask(x: Any, max_value: Any, name: str | None = None) -> tf.T
         int64 of shape `[2, ceil(size / 64)]`. In each row, bit i of number n is that of element
         64 n + i of `x`; behind the last element, bits are 0.
     """
-    x = _arguments.tensor(x, "x")
-    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
-    return _ops.pact_quantizer_mask(x, max_value, name=_arguments.op_name(name))
+    return _mask(_ops.pact_quantizer_mask, x, max_value, name)
 
 
 @_autograph.leave
@@ -458,6 +454,12 @@ def _mid_tread(op: Any, x: Any, bit: Any, max_value: Any, name: Any) -> tf.Tenso
     bit = _arguments.scalar(bit, "bit", _arguments.INTEGER_DTYPES, tf.int32)
     max_value = _arguments.hyper(max_value, "max_value", x.dtype)
     return op(x, bit, max_value, name=_arguments.op_name(name))
+
+
+def _mask(op: Any, x: Any, max_value: Any, name: Any) -> tf.Tensor:
+    x = _arguments.tensor(x, "x")
+    max_value = _arguments.hyper(max_value, "max_value", x.dtype)
+    return op(x, max_value, name=_arguments.op_name(name))
 
 
 def _kind(value: Any) -> str:

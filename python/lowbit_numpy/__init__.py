@@ -76,7 +76,7 @@ __all__ = [
 class TTQGradients(NamedTuple):
     """The gradients of `ttq_weight_quantizer`: an array, and two scalars of its dtype."""
 
-    weights: np.ndarray
+    weights: npt.NDArray[Any]
     positive: np.generic
     negative: np.generic
 
@@ -84,7 +84,7 @@ class TTQGradients(NamedTuple):
 class PACTGradients(NamedTuple):
     """The gradients of `pact_quantizer`: an array, and a scalar of the type it is computed in."""
 
-    x: np.ndarray
+    x: npt.NDArray[Any]
     max_value: np.generic
 
 
@@ -93,9 +93,9 @@ def linear_mid_tread_half_quantizer(
     bit: int,
     max_value: float,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """`x' = clip(x, 0, max_value)`, rounded to `2^bit - 1` equal steps, halves up.
 
     With `n = 2^bit - 1`: `y = round(x' * n / max_value) * max_value / n`, and `y = x'` for
@@ -128,9 +128,9 @@ def linear_mid_tread_half_quantizer_grad(
     x: npt.ArrayLike,
     max_value: float,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """`dx = dy` where `0 < x < max_value`, else 0.
 
     Args:
@@ -155,8 +155,8 @@ def linear_mid_tread_half_quantizer_grad(
 
 
 def binary_mean_scaling_quantizer(
-    x: npt.ArrayLike, *, out: np.ndarray | None = None, threads: int | None = None
-) -> np.ndarray:
+    x: npt.ArrayLike, *, out: npt.NDArray[Any] | None = None, threads: int | None = None
+) -> npt.NDArray[Any]:
     """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over all elements.
 
     Source: DoReFa-Net (arXiv:1606.06160).
@@ -182,9 +182,9 @@ def binary_channel_wise_mean_scaling_quantizer(
     x: npt.ArrayLike,
     axis: int = -1,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """`y = mean(|x|) * sign(x)`, with `sign(0) = +1` and the mean over the elements of a channel.
 
     Source: XNOR-Net (arXiv:1603.05279).
@@ -215,9 +215,9 @@ def ttq_weight_quantizer(
     negative: npt.ArrayLike,
     threshold: float = 0.05,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """`+positive` where `w > t`, `-negative` where `w < -t`, else 0: `t = threshold * max(|w|)`.
 
     Source: Trained Ternary Quantization (arXiv:1612.01064).
@@ -254,7 +254,7 @@ def ttq_weight_quantizer_grad(
     threshold: float = 0.05,
     negative_gradient: str = "exact",
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> TTQGradients:
     """`dy` times `positive` where `w > t`, times `negative` where `w < -t`, and `dy` elsewhere.
@@ -307,9 +307,9 @@ def twn_weight_quantizer(
     per_channel: bool = False,
     axis: int = -1,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """`+s` where `w > t`, `-s` where `w < -t`, else 0: `t = threshold * mean(|w|)`.
 
     `s` is the mean of `|w|` where `|w| > t`, and 0 where there is none. Source: Ternary Weight
@@ -343,9 +343,9 @@ def absmean_weight_quantizer(
     per_channel: bool = False,
     axis: int = -1,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """`+s` where `w > s / 2`, `-s` where `w < -s / 2`, else 0: `s = mean(|w|)`.
 
     Source: BitNet b1.58 (arXiv:2402.17764).
@@ -370,7 +370,7 @@ def absmean_weight_quantizer(
     return _run("AbsmeanWeightQuantizer", result, [w], layout=layout)
 
 
-def _per_channel(per_channel: Any, axis: Any, w: np.ndarray) -> tuple[int, int, int] | None:
+def _per_channel(per_channel: Any, axis: Any, w: npt.NDArray[Any]) -> tuple[int, int, int] | None:
     """The layout of the channels of `weights`, if each has a statistic of its own."""
     axis = _arguments.integer(axis, "axis")
     channels = _arguments.flag(per_channel, "per_channel")
@@ -378,8 +378,8 @@ def _per_channel(per_channel: Any, axis: Any, w: np.ndarray) -> tuple[int, int, 
 
 
 def _scales(
-    positive: npt.ArrayLike, negative: npt.ArrayLike, w: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    positive: npt.ArrayLike, negative: npt.ArrayLike, w: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return (
         _kernels.in_ieee(_arguments.scale, positive, "positive", w),
         _kernels.in_ieee(_arguments.scale, negative, "negative", w),
@@ -391,9 +391,9 @@ def pact_quantizer(
     bit: int,
     max_value: float,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """As `linear_mid_tread_half_quantizer`, with the `max_value` that was trained.
 
     Source: PACT (arXiv:1805.06085).
@@ -420,7 +420,7 @@ def pact_quantizer_grad(
     x: npt.ArrayLike,
     max_value: float,
     *,
-    out: np.ndarray | None = None,
+    out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> PACTGradients:
     """`dx = dy` where `0 < x < max_value`, else 0; `max_value` gets the sum where `x >= max_value`.
@@ -451,12 +451,12 @@ def pact_quantizer_grad(
 def _run(
     op: str,
     result: _arguments.Result,
-    inputs: list[np.ndarray],
+    inputs: list[npt.NDArray[Any]],
     numbers: Sequence[float] = (),
     layout: tuple[int, int, int] | None = None,
     choices: Sequence[int] = (),
-    more: Sequence[np.ndarray] = (),
-) -> np.ndarray:
+    more: Sequence[npt.NDArray[Any]] = (),
+) -> npt.NDArray[Any]:
     """Runs an op, and returns its result.
 
     Args:

@@ -13,13 +13,14 @@ import reprlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")  # as enum Dtype in cc/core/call.h
 _ELEMENTS_A_THREAD = 131072  # half of what the kernels leave to one: two threads from there on
 _MOST_THREADS = 16  # not measured: passes are bound by the memory, which fewer cores saturate
 
 
-def array(value: Any, name: str) -> np.ndarray:
+def array(value: Any, name: str) -> npt.NDArray[Any]:
     """`value` as an array of one of the four dtypes.
 
     It is C-contiguous, aligned, and in this machine's byte order.
@@ -39,7 +40,7 @@ def array(value: Any, name: str) -> np.ndarray:
     return x
 
 
-def array_like(value: Any, name: str, like: np.ndarray, like_name: str) -> np.ndarray:
+def array_like(value: Any, name: str, like: npt.NDArray[Any], like_name: str) -> npt.NDArray[Any]:
     """`value` as an array of the dtype and shape of another argument."""
     x = array(value, name)
     _check_like(x, name, like, like_name)
@@ -51,7 +52,7 @@ def _check_unmasked(x: Any, name: str) -> None:
         raise TypeError(f"{name} must be an array without a mask, got {type(x).__name__}")
 
 
-def _check_like(x: np.ndarray, name: str, like: np.ndarray, like_name: str) -> None:
+def _check_like(x: npt.NDArray[Any], name: str, like: npt.NDArray[Any], like_name: str) -> None:
     if x.dtype != like.dtype:
         raise TypeError(f"{name} must have the dtype of {like_name}, {like.dtype}, got {x.dtype}")
     if x.shape != like.shape:
@@ -73,7 +74,7 @@ class Result:
         threads: How many threads the kernel may use.
     """
 
-    def __init__(self, out: Any, threads: Any, like_name: str, like: np.ndarray) -> None:
+    def __init__(self, out: Any, threads: Any, like_name: str, like: npt.NDArray[Any]) -> None:
         if out is not None:
             if not isinstance(out, np.ndarray):
                 raise TypeError(f"out must be a NumPy array or None, got {type(out).__name__}")
@@ -87,13 +88,13 @@ class Result:
         self.dtype = _DTYPES.index(like.dtype.name)
         self.threads = _threads(threads, like)
 
-    def apart_from(self, x: np.ndarray) -> np.ndarray:
+    def apart_from(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`x`, or a copy where it overlaps the result: it may be the same memory, but no less."""
         if self._out is None or x.ctypes.data == self.array.ctypes.data:
             return x
         return x.copy() if np.may_share_memory(x, self.array) else x
 
-    def finish(self) -> np.ndarray:
+    def finish(self) -> npt.NDArray[Any]:
         """The user's array, or the new one, with the result in it."""
         if self._out is None:
             return self.array
@@ -102,7 +103,7 @@ class Result:
         return self._out
 
 
-def scale(value: Any, name: str, like: np.ndarray) -> np.ndarray:
+def scale(value: Any, name: str, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A trained scale as an array of rank 0 of the dtype of the weights."""
     with np.errstate(over="ignore"):
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
@@ -115,7 +116,7 @@ def scale(value: Any, name: str, like: np.ndarray) -> np.ndarray:
     return x.copy()
 
 
-def layout(x: np.ndarray, name: str, axis: Any) -> tuple[int, int, int]:
+def layout(x: npt.NDArray[Any], name: str, axis: Any) -> tuple[int, int, int]:
     """How many elements are before, along, and behind the channel axis."""
     axis = integer(axis, "axis")
     rank = x.ndim
@@ -139,7 +140,7 @@ def bit(value: Any) -> int:
     return value
 
 
-def max_value(value: Any, like: np.ndarray) -> float:
+def max_value(value: Any, like: npt.NDArray[Any]) -> float:
     """A clipping value, rounded to the type in which `like` is computed."""
     rounded = _number(value, "max_value", "finite and > 0", like)
     if not 0 < rounded < math.inf:
@@ -147,7 +148,7 @@ def max_value(value: Any, like: np.ndarray) -> float:
     return rounded
 
 
-def threshold(value: Any, like: np.ndarray, below: float = math.inf) -> float:
+def threshold(value: Any, like: npt.NDArray[Any], below: float = math.inf) -> float:
     """A threshold in [0, below), rounded to the type in which `like` is computed."""
     required = "finite and >= 0" if below == math.inf else f"in [0, {below})"
     rounded = _number(value, "threshold", required, like)
@@ -167,7 +168,7 @@ def negative_gradient(value: Any) -> int:
     return _NEGATIVE_GRADIENTS.index(value)
 
 
-def _threads(value: Any, x: np.ndarray) -> int:
+def _threads(value: Any, x: npt.NDArray[Any]) -> int:
     """How many threads a kernel may use."""
     cores = len(os.sched_getaffinity(0))
     if value is None:
@@ -192,7 +193,7 @@ def integer(value: Any, name: str, required: str = "an integer") -> int:
     return int(value)
 
 
-def _number(value: Any, name: str, required: str, like: np.ndarray) -> float:
+def _number(value: Any, name: str, required: str, like: npt.NDArray[Any]) -> float:
     """A number as the TensorFlow ops get it: rounded to float32, unless the array is float64."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, {required}, got {_shown(value)}")

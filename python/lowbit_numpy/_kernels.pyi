@@ -4,7 +4,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
+import numpy.typing as npt
 
 _T = TypeVar("_T")
 
@@ -14,8 +14,8 @@ def run(
     op: str,
     dtype: int,
     threads: int,
-    inputs: Sequence[np.ndarray],
-    outputs: Sequence[np.ndarray],
+    inputs: Sequence[npt.NDArray[Any]],
+    outputs: Sequence[npt.NDArray[Any]],
     layout: tuple[int, int, int],
     numbers: Sequence[float],
     choices: Sequence[int],

@@ -148,7 +148,7 @@ class Run:
         layout: Outer, channels, inner; by default one channel.
         misaligned: By how many elements each array begins past a multiple of 64 bytes.
         outputs_misaligned: The same of the outputs, if it is not that of the inputs.
-        in_place: Whether the first output is the first input.
+        in_place: Whether the first output is the first input, unless it is a mask.
         poison: What each byte of the outputs holds before the call.
         **options: Further fields of Call.
     """

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
@@ -14,15 +15,16 @@ DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 class Dataset(NamedTuple):
     """Images scaled to [0, 1], float32 [count, height, width, channels], and int32 labels."""
 
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    train_images: npt.NDArray[Any]
+    train_labels: npt.NDArray[Any]
+    test_images: npt.NDArray[Any]
+    test_labels: npt.NDArray[Any]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
-        return self.train_images.shape[1:]
+        _, height, width, channels = self.train_images.shape
+        return height, width, channels
 
     @property
     def classes(self) -> int:
@@ -58,10 +60,10 @@ def _digits() -> Dataset:
     return Dataset(_scaled(train_x, 16), _flat(train_y), _scaled(test_x, 16), _flat(test_y))
 
 
-def _scaled(images: np.ndarray, largest: int) -> np.ndarray:
+def _scaled(images: npt.NDArray[Any], largest: int) -> npt.NDArray[Any]:
     images = images.astype(np.float32) / largest
     return images if images.ndim == 4 else images[..., np.newaxis]
 
 
-def _flat(labels: np.ndarray) -> np.ndarray:
+def _flat(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return labels.reshape(-1).astype(np.int32)

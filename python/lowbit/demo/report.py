@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lowbit._plot import draw_histograms
 from lowbit.demo.networks import FLOAT, SCHEMES, TTQ, TTQ_PAPER, Scheme
@@ -42,8 +43,8 @@ class Result:
 
     scheme: Scheme
     curves: list[Curves]
-    latent: np.ndarray
-    quantized: np.ndarray
+    latent: npt.NDArray[Any]
+    quantized: npt.NDArray[Any]
     step_seconds: Sequence[float] = ()
 
     @property

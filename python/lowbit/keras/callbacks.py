@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from lowbit import _arguments
@@ -67,7 +68,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
         super().__init__()
         self._detail = _arguments.choice(detail, "detail", ("layers", "model"))
         self.history: dict[str, list[float]] = {}
-        self._signs: dict[str, np.ndarray] = {}
+        self._signs: dict[str, npt.NDArray[Any]] = {}
         self._warned: set[tuple[str, str]] = set()
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -109,7 +110,7 @@ class QuantizationMonitor(keras.callbacks.Callback):
         elif logs is not None and count:
             logs.update({"quantized/sparsity": zeros / count, "quantized/flips": flips / count})
 
-    def _kernels(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
+    def _kernels(self) -> Iterator[tuple[str, npt.NDArray[Any], npt.NDArray[Any], Any]]:
         """Path, latent weights, quantized weights and quantizer of each kernel."""
         for path, layer in quantized_layers(self.model).items():
             quantized = layer.quantized() if layer.built else {}
@@ -124,7 +125,9 @@ class QuantizationMonitor(keras.callbacks.Callback):
                         getattr(layer, kernel.argument),
                     )
 
-    def _warn_of(self, path: str, quantized: np.ndarray, scales: dict[str, np.ndarray]) -> None:
+    def _warn_of(
+        self, path: str, quantized: npt.NDArray[Any], scales: dict[str, npt.NDArray[Any]]
+    ) -> None:
         if not np.isfinite(quantized).all():
             self._warn(path, "the quantized kernel is not finite")
         elif not quantized.any():
@@ -143,6 +146,6 @@ class QuantizationMonitor(keras.callbacks.Callback):
             warnings.warn(f"{path}: {reason}", UserWarning, stacklevel=2)
 
 
-def _array(values: Any) -> np.ndarray:
+def _array(values: Any) -> npt.NDArray[Any]:
     """A tensor or weight as a NumPy array of a type that NumPy computes in."""
     return tf.cast(tf.convert_to_tensor(values), tf.float64).numpy()
